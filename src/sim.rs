@@ -1,0 +1,4 @@
+//! The modelled world: shipped in the binary, used by `demo` and by the tests.
+
+pub mod github;
+pub mod listener;
