@@ -10,6 +10,7 @@ pub mod host;
 pub mod id;
 pub mod intent;
 pub mod ledger;
+pub mod listener;
 pub mod plan;
 pub mod policy;
 pub mod pool;

@@ -260,3 +260,25 @@ impl DemandBook {
         self.repos.values().all(|state| state.read_at.is_none())
     }
 }
+
+impl DemandBook {
+    /// How many runners took a job that no reading has explained yet.
+    #[must_use]
+    pub fn edge_count(&self) -> usize {
+        self.edges.len()
+    }
+}
+
+impl DemandBook {
+    /// Repositories with a job that a runner has probably taken: worth reading again.
+    #[must_use]
+    pub fn repos_with_cancelled(&self) -> Vec<RepoName> {
+        let repos: std::collections::BTreeSet<RepoName> = self
+            .edges
+            .iter()
+            .filter_map(|edge| edge.cancels.and_then(|job| self.jobs.get(&job)))
+            .map(|job| job.repo.clone())
+            .collect();
+        repos.into_iter().collect()
+    }
+}
