@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bollard::models::CreateImageInfo;
-use bollard::query_parameters::{CreateImageOptions, RemoveImageOptions};
+use bollard::query_parameters::{CreateImageOptions, ListImagesOptions, RemoveImageOptions};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 use tokio::time::timeout;
@@ -99,15 +99,20 @@ fn split_reference(reference: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// On an imported image: its reference. Of two processes that import the same one at once,
+/// the second takes the name from the first's; this is how the nameless one is found.
+const IMPORTED: &str = "io.runner-orchestrator.imported";
+
 /// Makes an image of one layer from a tar, read as the daemon takes it. `changes` are
 /// lines as of a Dockerfile (`CMD`, `ENV`, `WORKDIR`).
 pub(super) async fn import(
     connection: &Connection,
     reference: &str,
-    changes: Vec<String>,
+    mut changes: Vec<String>,
     tar: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
 ) -> Result<(), DockerError> {
     let (repository, tag) = split_reference(reference);
+    changes.push(format!("LABEL {IMPORTED}={reference}"));
     let options = CreateImageOptions {
         from_src: Some("-".to_owned()),
         repo: Some(repository.to_owned()),
@@ -121,11 +126,36 @@ pub(super) async fn import(
             docker.create_image(Some(options), Some(body), None).try_collect::<Vec<_>>().await
         })
         .await?;
-    Ok(())
+    remove_nameless(connection, reference).await
 }
 
 /// Removes an image by name; one that is not there counts as removed.
 pub(super) async fn remove(connection: &Connection, reference: &str) -> Result<(), DockerError> {
+    remove_one(connection, reference).await?;
+    remove_nameless(connection, reference).await
+}
+
+/// Removes what an import under way at the same time left without a name.
+async fn remove_nameless(connection: &Connection, reference: &str) -> Result<(), DockerError> {
+    let filters = [
+        ("dangling".to_owned(), vec!["true".to_owned()]),
+        ("label".to_owned(), vec![format!("{IMPORTED}={reference}")]),
+    ];
+    let options = ListImagesOptions { filters: Some(filters.into()), ..Default::default() };
+    let images = connection
+        .call("listing images", READ_LIMIT, async |docker| docker.list_images(Some(options)).await)
+        .await?;
+    for image in images {
+        match remove_one(connection, &image.id).await {
+            // A container still uses it.
+            Err(error) if error.status() == Some(409) => (),
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+async fn remove_one(connection: &Connection, reference: &str) -> Result<(), DockerError> {
     let removed = connection
         .call("removing an image", REMOVE_LIMIT, async |docker| {
             docker.remove_image(reference, None::<RemoveImageOptions>, None).await

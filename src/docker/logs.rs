@@ -113,9 +113,9 @@ impl Splitter {
 fn text(line: &[u8]) -> String {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut text = String::from_utf8_lossy(line).into_owned();
-    if text.len() > LINE_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(LINE_BYTES_MAX));
-    }
+    let end = text.len().min(LINE_BYTES_MAX);
+    let end = (0..=end).rfind(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.truncate(end);
     text
 }
 
