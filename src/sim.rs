@@ -1,4 +1,5 @@
 //! The modelled world: shipped in the binary, used by `demo` and by the tests.
 
 pub mod github;
+pub mod image;
 pub mod listener;
