@@ -40,6 +40,9 @@ pub struct DemoArgs {
     /// Shortest and longest job, in seconds
     #[arg(long, default_value = "1..4", value_parser = parse_range)]
     pub job_seconds: (u32, u32),
+    /// Keep the messages of the modelled GitHub and the orchestrator in this folder
+    #[arg(long)]
+    pub logs: Option<std::path::PathBuf>,
     /// Give up after this many seconds
     #[arg(long, default_value_t = 600)]
     pub timeout_seconds: u64,

@@ -5,7 +5,7 @@
 //! beside it and comes back as an [`Event`]. Starts, removals and exits never block each
 //! other, and a turn never waits for the network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,8 +41,6 @@ use state::State;
 /// Containers created and started at the same time. A daemon is fastest at 8 to 16; more
 /// width is slower for all.
 const STARTS_AT_ONCE: usize = 12;
-/// Above 8 removals at once the daemon leaves ghost endpoints on the network.
-const REMOVALS_AT_ONCE: usize = 8;
 /// Events waiting for the loop; senders wait when it is full, nothing is dropped.
 const EVENTS_QUEUED: usize = 1024;
 /// The full list of containers is the truth; events are only hints.
@@ -130,11 +128,12 @@ pub enum RetireEnd {
     NotNow,
 }
 
-/// Limits shared by the tasks of one host.
+/// What the starts of one host share.
 #[derive(Clone, Debug)]
 pub struct Limits {
     starts: Arc<Semaphore>,
-    removals: Arc<Semaphore>,
+    /// Pools whose network this boot has made or found.
+    networks: Arc<tokio::sync::Mutex<BTreeSet<PoolName>>>,
 }
 
 impl Host {
@@ -144,7 +143,7 @@ impl Host {
         let (events, inbox) = mpsc::channel(EVENTS_QUEUED);
         let limits = Limits {
             starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
-            removals: Arc::new(Semaphore::new(REMOVALS_AT_ONCE)),
+            networks: Arc::default(),
         };
         let background = CancellationToken::new();
         let _stop_background = background.clone().drop_guard();
@@ -227,6 +226,10 @@ impl AgentLoop {
         if self.state.list_due(now) {
             self.list();
         }
+        if now >= self.state.sweep_at && self.state.agent.stopping == Stopping::No {
+            self.state.sweep_at = now + SWEEP_EVERY;
+            self.host.tracker.spawn(remove::sweep(self.host.clone()));
+        }
         if self.state.report_due(now) {
             self.report().await;
         }
@@ -254,14 +257,13 @@ impl AgentLoop {
             Action::Discard(found) => {
                 if self.state.begin_discard(&found.id) {
                     let scope = self.host.pools.get(&found.pool).map(|pool| pool.scope.clone());
-                    let task = remove::discard(
+                    let events = self.events.clone();
+                    self.host.tracker.spawn(remove::discard(
                         self.host.clone(),
-                        self.limits.clone(),
                         found,
                         scope,
-                        self.events.clone(),
-                    );
-                    self.host.tracker.spawn(task);
+                        events,
+                    ));
                 }
             }
             Action::ReportLost(runner) => {
@@ -300,9 +302,8 @@ impl AgentLoop {
             self.state.retire_ended(runner, RetireEnd::NotNow, self.host.clock.now());
             return;
         };
-        let task =
-            remove::retire(self.host.clone(), self.limits.clone(), order, pool, self.events.clone());
-        self.host.tracker.spawn(task);
+        let events = self.events.clone();
+        self.host.tracker.spawn(remove::retire(self.host.clone(), order, pool, events));
     }
 
     fn settle_exit(&mut self, runner: RunnerId) {
@@ -371,9 +372,8 @@ impl AgentLoop {
         };
         let Some(order) = self.state.exited(runner, code, oom, now) else { return };
         let scope = self.host.pools.get(&order.pool).map(|pool| pool.scope.clone());
-        let task =
-            remove::reap(self.host.clone(), self.limits.clone(), order, scope, self.events.clone());
-        self.host.tracker.spawn(task);
+        let events = self.events.clone();
+        self.host.tracker.spawn(remove::reap(self.host.clone(), order, scope, events));
     }
 }
 

@@ -1,11 +1,15 @@
 //! Child processes of the demo: the modelled GitHub and the orchestrator are programs of
 //! their own, so that one can be killed without the other noticing.
 
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
@@ -13,6 +17,15 @@ use tokio::task::JoinSet;
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Lines of a child's messages kept for the case that it fails.
 const TAIL_LINES: usize = 40;
+
+/// What is read of a child's output.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// The text field of the JSON line that says that it is ready.
+    pub ready_field: &'static str,
+    /// Everything it says is appended here.
+    pub log: Option<PathBuf>,
+}
 
 /// One child. Dropping it kills it.
 #[derive(Debug)]
@@ -23,12 +36,12 @@ pub struct Program {
 
 impl Program {
     /// Starts this very executable with `args` and only the environment given, and waits
-    /// for the first line on `ready_on` that is JSON with the text field `field`; returns
-    /// that field. Everything after it is read and dropped.
+    /// for the first line of its standard output that is JSON with the ready field; returns
+    /// that field's value.
     pub async fn start(
         args: &[String],
         env: &[(String, String)],
-        field: &'static str,
+        output: Output,
     ) -> anyhow::Result<(Self, String)> {
         let executable = std::env::current_exe().context("could not find this executable")?;
         let mut child = Command::new(executable)
@@ -50,7 +63,7 @@ impl Program {
             loop {
                 tokio::select! {
                     line = lines.next_line() => match line? {
-                        Some(line) => match ready_field(&line, field) {
+                        Some(line) => match ready_field(&line, output.ready_field) {
                             Some(value) => return Ok(value),
                             None => keep(&mut tail, line),
                         },
@@ -66,8 +79,17 @@ impl Program {
             Err(_) => bail!("{} was not ready in time\n{}", args.join(" "), tail.join("\n")),
         };
         let mut drains = JoinSet::new();
-        drains.spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        drains.spawn(async move { while let Ok(Some(_)) = errors.next_line().await {} });
+        let log = match &output.log {
+            Some(path) => {
+                let open = std::fs::OpenOptions::new().create(true).append(true).open(path);
+                let mut file = open.with_context(|| format!("could not open {}", path.display()))?;
+                writeln!(file, "{}", tail.join("\n"))?;
+                Some(Arc::new(file))
+            }
+            None => None,
+        };
+        drains.spawn(drain(lines, log.clone()));
+        drains.spawn(drain(errors, log));
         Ok((Self { child, _drains: drains }, value))
     }
 
@@ -89,6 +111,16 @@ impl Program {
                 self.child.kill().await?;
                 Ok(false)
             }
+        }
+    }
+}
+
+/// Reads to the end, so that the child never blocks on a full pipe.
+async fn drain<R: AsyncBufRead + Unpin>(mut lines: Lines<R>, log: Option<Arc<File>>) {
+    while let Ok(Some(line)) = lines.next_line().await {
+        if let Some(mut file) = log.as_deref() {
+            // A full disk costs the log, not the demo.
+            let _ = writeln!(file, "{line}");
         }
     }
 }

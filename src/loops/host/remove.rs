@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{Instrument, info, info_span, warn};
 
-use super::{Event, Host, Limits, RetireEnd};
+use super::{Event, Host, RetireEnd};
 use crate::fleet::converge::Found;
 use crate::fleet::id::{ContainerId, GitHubRunnerId, PoolName, RunnerId, RunnerName};
 use crate::fleet::pool::{Pool, Scope};
@@ -52,7 +52,6 @@ pub struct ReapOrder {
 /// Removes a living runner, if GitHub agrees.
 pub async fn retire(
     host: Host,
-    limits: Limits,
     order: RetireOrder,
     pool: Pool,
     events: mpsc::Sender<Event>,
@@ -62,16 +61,16 @@ pub async fn retire(
         pool = %order.pool, reason = order.reason.code()
     );
     let (runner, reason) = (order.runner, order.reason.clone());
-    let end = try_retire(&host, &limits, order, &pool).instrument(span).await;
+    let end = try_retire(&host, order, &pool).instrument(span).await;
     let _ = events.send(Event::RetireEnded(runner, reason, end)).await;
 }
 
-async fn try_retire(host: &Host, limits: &Limits, order: RetireOrder, pool: &Pool) -> RetireEnd {
+async fn try_retire(host: &Host, order: RetireOrder, pool: &Pool) -> RetireEnd {
     if !order.may_hold_registration {
-        return retire_never_handed(host, limits, &order, pool).await;
+        return retire_never_handed(host, &order, pool).await;
     }
     if order.force {
-        return retire_by_force(host, limits, &order, pool).await;
+        return retire_by_force(host, &order, pool).await;
     }
     match ask_github(host, &order, pool).await {
         Answer::Busy => RetireEnd::Busy,
@@ -80,7 +79,7 @@ async fn try_retire(host: &Host, limits: &Limits, order: RetireOrder, pool: &Poo
             if *order.running.borrow() {
                 return RetireEnd::TookAJob;
             }
-            remove_idle(host, limits, &order).await
+            remove_idle(host, &order).await
         }
         Answer::Deleted => {
             let mut running = order.running.clone();
@@ -90,7 +89,7 @@ async fn try_retire(host: &Host, limits: &Limits, order: RetireOrder, pool: &Poo
                 info!("it took a job just before its registration went; left alone");
                 return RetireEnd::TookAJob;
             }
-            remove_idle(host, limits, &order).await
+            remove_idle(host, &order).await
         }
     }
 }
@@ -142,23 +141,22 @@ async fn confirm_absence(host: &Host, order: &RetireOrder, pool: &Pool) -> Answe
     }
 }
 
-async fn remove_idle(host: &Host, limits: &Limits, order: &RetireOrder) -> RetireEnd {
+async fn remove_idle(host: &Host, order: &RetireOrder) -> RetireEnd {
     let Some(id) = &order.container else { return RetireEnd::Removed };
     if let Err(error) = host.docker.stop(id, IDLE_STOP_GRACE).await {
         warn!(error = %chain(&error), "could not stop its container");
     }
-    if container(host, limits, id).await { RetireEnd::Removed } else { RetireEnd::NotNow }
+    if container(host, id).await { RetireEnd::Removed } else { RetireEnd::NotNow }
 }
 
 /// It never had its configuration: no job can have reached it, nobody needs to be asked.
 async fn retire_never_handed(
     host: &Host,
-    limits: &Limits,
     order: &RetireOrder,
     pool: &Pool,
 ) -> RetireEnd {
     if let Some(id) = &order.container
-        && !container(host, limits, id).await
+        && !container(host, id).await
     {
         return RetireEnd::NotNow;
     }
@@ -174,7 +172,6 @@ async fn retire_never_handed(
 /// the job is reported as cancelled instead of lost.
 async fn retire_by_force(
     host: &Host,
-    limits: &Limits,
     order: &RetireOrder,
     pool: &Pool,
 ) -> RetireEnd {
@@ -182,7 +179,7 @@ async fn retire_by_force(
         if let Err(error) = host.docker.stop(id, STOP_GRACE).await {
             warn!(error = %chain(&error), "could not stop its container");
         }
-        if !container(host, limits, id).await {
+        if !container(host, id).await {
             return RetireEnd::NotNow;
         }
     }
@@ -200,12 +197,11 @@ async fn retire_by_force(
 /// Removes the container of a runner that exited, and its registration if it ran no job.
 pub async fn reap(
     host: Host,
-    limits: Limits,
     order: ReapOrder,
     scope: Option<Scope>,
     events: mpsc::Sender<Event>,
 ) {
-    let removed = container(&host, &limits, &order.container).await;
+    let removed = container(&host, &order.container).await;
     if !order.ran_job
         && let Some(scope) = scope
     {
@@ -227,14 +223,13 @@ pub async fn reap(
 /// Removes a container without life that nobody here runs, and its registration.
 pub async fn discard(
     host: Host,
-    limits: Limits,
     found: Found,
     scope: Option<Scope>,
     events: mpsc::Sender<Event>,
 ) {
     info!(runner.name = %found.name, container = %found.id, state = ?found.state,
         "discarding a container that has no life left in it");
-    if container(&host, &limits, &found.id).await
+    if container(&host, &found.id).await
         && let Some(scope) = scope
     {
         deregister_by_name(&host, &scope, &found.name).await;
@@ -259,14 +254,30 @@ pub async fn deregister_by_name(host: &Host, scope: &Scope, name: &RunnerName) {
     }
 }
 
-/// Removes a container, at most so many at a time. Whether it is gone.
-pub async fn container(host: &Host, limits: &Limits, id: &ContainerId) -> bool {
-    let Ok(_permit) = limits.removals.acquire().await else { return false };
+/// Removes a container. Whether it is gone.
+pub async fn container(host: &Host, id: &ContainerId) -> bool {
     match host.docker.remove(id).await {
         Ok(()) => true,
         Err(error) => {
             warn!(container = %id, error = %chain(&error), "could not remove a container");
             false
         }
+    }
+}
+
+/// Removes volumes and networks of this cluster that nothing uses and no pool names.
+pub async fn sweep(host: Host) {
+    let keep: Vec<String> =
+        host.pools.keys().map(|pool| super::start::network_name(&host.cluster, pool)).collect();
+    match host.docker.sweep(&host.cluster, &keep).await {
+        Ok(swept) => {
+            if swept.volumes + swept.networks > 0 {
+                info!(volumes = swept.volumes, networks = swept.networks, "swept leftovers");
+            }
+            for network in swept.stuck_networks {
+                warn!(network, reason = "stuck_network", "a network refuses to go; it is kept");
+            }
+        }
+        Err(error) => warn!(error = %chain(&error), "could not sweep leftovers"),
     }
 }

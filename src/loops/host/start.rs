@@ -10,8 +10,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
 use super::{Event, Host, Limits, StartEnd, follow, remove};
-use crate::docker::{Attached, NetworkSpec, RunnerContainer};
-use crate::fleet::id::{BootId, ContainerId, GitHubRunnerId, HostId, PoolName, RunnerId, RunnerName};
+use crate::docker::{Attached, DockerError, NetworkSpec, RunnerContainer};
+use crate::fleet::id::{
+    BootId, ClusterMark, ContainerId, GitHubRunnerId, HostId, PoolName, RunnerId, RunnerName,
+};
 use crate::fleet::pool::Pool;
 use crate::fleet::runner::{Failure, Seen};
 use crate::github::{GitHubError, MintRequest};
@@ -138,24 +140,12 @@ impl Start {
         let _ = self.events.send(event).await;
     }
 
-    /// Creates the container on its pool's network, which is made when it is missing.
+    /// Creates the container on its pool's network. An answer that was lost may have left
+    /// a container; the next list finds and discards it, because this id is spent.
     async fn create(&self) -> Result<ContainerId, StartEnd> {
-        let failed = |message: String| StartEnd::Failed(Failure::Create { message });
-        let network = NetworkSpec {
-            name: network_name(&self.host, &self.pool),
-            cluster: self.host.cluster.clone(),
-            pool: self.pool.name.clone(),
-            capacity: self.pool.max_runners.min(self.host.max_runners),
-        };
         if self.order.cancel.is_cancelled() {
             return Err(StartEnd::Cancelled);
         }
-        let network = self
-            .host
-            .docker
-            .ensure_network(&network)
-            .await
-            .map_err(|error| failed(chain(&error)))?;
         let spec = RunnerContainer {
             runner: self.order.runner,
             name: self.order.name.clone(),
@@ -166,22 +156,42 @@ impl Start {
             term: self.order.term,
             image: self.pool.image.clone(),
             command: self.pool.command.clone(),
-            network: network.name,
+            network: network_name(&self.host.cluster, &self.pool.name),
             resources: self.pool.resources.clone(),
             scope: self.pool.scope.path(),
             revision: self.pool.revision.clone(),
             created_at: self.host.clock.now(),
             correlation: self.order.correlation.clone(),
         };
-        match self.host.docker.create(&spec).await {
-            Ok(container) => Ok(container),
-            Err(error) => {
-                // An answer that was lost may have left a container; the next list finds
-                // and discards it, because this id is spent.
-                warn!(error = %chain(&error), "could not create the container");
-                Err(failed(chain(&error)))
-            }
+        let mut created = self.try_create(&spec, false).await;
+        if created.as_ref().is_err_and(DockerError::is_gone) {
+            // Somebody removed the network since it was made.
+            created = self.try_create(&spec, true).await;
         }
+        created.map_err(|error| {
+            warn!(error = %chain(&error), "could not create the container");
+            StartEnd::Failed(Failure::Create { message: chain(&error) })
+        })
+    }
+
+    async fn try_create(
+        &self,
+        spec: &RunnerContainer,
+        network_anew: bool,
+    ) -> Result<ContainerId, DockerError> {
+        let mut made = self.limits.networks.lock().await;
+        if network_anew || !made.contains(&self.pool.name) {
+            let network = NetworkSpec {
+                name: spec.network.clone(),
+                cluster: self.host.cluster.clone(),
+                pool: self.pool.name.clone(),
+                capacity: self.pool.max_runners.min(self.host.max_runners),
+            };
+            self.host.docker.ensure_network(&network).await?;
+            made.insert(self.pool.name.clone());
+        }
+        drop(made);
+        self.host.docker.create(spec).await
     }
 
     /// Registers the runner. After a lost answer the registration is looked up by its
@@ -224,7 +234,7 @@ impl Start {
         if let StartEnd::Failed(failure) = &end {
             warn!(failure = failure.code(), detail = ?failure, "a start failed");
         }
-        remove::container(&self.host, &self.limits, container).await;
+        remove::container(&self.host, container).await;
         if let Some(id) = minted
             && let Err(error) = self.host.github.deregister(&self.pool.scope, id).await
         {
@@ -236,8 +246,8 @@ impl Start {
 
 /// The pool's network on this daemon: one for each pool of a cluster.
 #[must_use]
-pub fn network_name(host: &Host, pool: &Pool) -> String {
-    format!("runner-orchestrator-{}-{}", host.cluster, pool.name)
+pub fn network_name(cluster: &ClusterMark, pool: &PoolName) -> String {
+    format!("runner-orchestrator-{cluster}-{pool}")
 }
 
 /// Writes the blob and a newline, then closes the input: nobody can feed it twice.
