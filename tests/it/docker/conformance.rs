@@ -30,7 +30,7 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    fn spec(&self, program: Program, network: &str) -> RunnerContainer {
+    pub(super) fn spec(&self, program: Program, network: &str) -> RunnerContainer {
         let names = Names::random(&self.mark);
         RunnerContainer {
             runner: names.runner,
@@ -64,7 +64,7 @@ impl Subject {
         self.docker.create(&self.spec(program, "none")).await.unwrap()
     }
 
-    async fn started(&self, program: Program) -> (ContainerId, Attached) {
+    pub(super) async fn started(&self, program: Program) -> (ContainerId, Attached) {
         let id = self.create(program).await;
         let attached = self.docker.attach(&id).await.unwrap();
         self.docker.start(&id).await.unwrap();
@@ -105,8 +105,14 @@ async fn first_line(attached: &mut Attached) -> String {
     line.expect("no line").expect("no output").unwrap().text
 }
 
-/// The whole way of one runner, with a blob of this size.
-pub(crate) async fn a_runner_is_fed_followed_and_removed(subject: &Subject, blob_bytes: usize) {
+/// The whole way of one runner, with a usual and with an oversized blob.
+pub(crate) async fn a_runner_is_fed_followed_and_removed(subject: &Subject) {
+    for blob_bytes in [4_000, 200_000] {
+        whole_way(subject, blob_bytes).await;
+    }
+}
+
+async fn whole_way(subject: &Subject, blob_bytes: usize) {
     let docker = &subject.docker;
     let spec = subject.spec(Program::Hash, "none");
     let id = docker.create(&spec).await.unwrap();
