@@ -1,5 +1,7 @@
 //! The integration tests: one binary, real parts.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "it/docker.rs"]
 mod docker;
 #[path = "it/support/engine.rs"]

@@ -8,11 +8,13 @@ mod log;
 mod program;
 mod world;
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt};
+use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -231,9 +233,12 @@ impl Docker for ModelDocker {
         let attach = async {
             let mut world = self.host.world();
             let container = world.get(ACTION, id)?;
-            // A second one is attached to the output; its input goes nowhere.
-            let stdin = container.feed.take().unwrap_or_else(|| tokio::io::duplex(1).0);
-            Ok(Attached { stdin: Box::pin(stdin), lines: container.log.attach() })
+            let stdin: Pin<Box<dyn AsyncWrite + Send>> = match container.feed.take() {
+                Some(feed) => Box::pin(feed),
+                // A second one is attached to the output; its input goes nowhere.
+                None => Box::pin(tokio::io::sink()),
+            };
+            Ok(Attached { stdin, lines: container.log.attach() })
         };
         self.faults.call(Operation::Attach, ACTION, attach).await
     }

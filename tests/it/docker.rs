@@ -2,6 +2,8 @@
 
 #[path = "docker/conformance.rs"]
 mod conformance;
+#[path = "docker/connecting.rs"]
+mod connecting;
 #[path = "docker/engine_only.rs"]
 mod engine_only;
 #[path = "docker/model_only.rs"]
@@ -31,9 +33,8 @@ fn on_engine(engine: &Engine) -> Subject {
     }
 }
 
-fn model(settings: ModelSettings) -> Arc<ModelDocker> {
-    let images = vec![MODEL_IMAGE.to_owned()];
-    let settings = ModelSettings { images, ..settings };
+fn model(mut settings: ModelSettings) -> Arc<ModelDocker> {
+    settings.images.push(MODEL_IMAGE.to_owned());
     let clock = Arc::new(SystemClock::new());
     Arc::new(ModelDocker::new(TaskTracker::new(), clock, Arc::new(Modelled), settings))
 }

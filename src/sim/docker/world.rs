@@ -155,8 +155,10 @@ impl World {
 
     /// Removes all of the cluster; the containers taken out are the caller's to kill.
     pub(super) fn forget(&mut self, mark: &ClusterMark) -> (Swept, Vec<(ContainerId, Container)>) {
-        let ours = |_: &ContainerId, container: &mut Container| container.spec.cluster == *mark;
-        let containers: Vec<_> = self.containers.extract_if(.., ours).collect();
+        let all = std::mem::take(&mut self.containers);
+        let (containers, others): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|(_, container)| container.spec.cluster == *mark);
+        self.containers = others.into_iter().collect();
         let volumes = usize::from(self.identities.remove(mark).is_some())
             + usize::from(self.markers.remove(mark).is_some());
         let swept = Swept {
@@ -169,14 +171,8 @@ impl World {
 
     /// Sixty-four hexadecimal digits, as the engine's.
     fn fresh_id(&mut self, seed: &str) -> String {
-        use std::fmt::Write as _;
         self.made += 1;
-        let mut id = String::with_capacity(64);
-        for byte in Sha256::digest(format!("{} {seed}", self.made)) {
-            // Writing to a string cannot fail.
-            let _ = write!(id, "{byte:02x}");
-        }
-        id
+        format!("{:x}", Sha256::digest(format!("{} {seed}", self.made)))
     }
 }
 

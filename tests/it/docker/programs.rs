@@ -13,6 +13,8 @@ pub(crate) const TALK_LINES: usize = 50;
 pub(crate) enum Program {
     /// Prints the SHA-256 of the first line of its input and ends with 3.
     Hash,
+    /// Reads one line, says how many bytes it had, and goes on for ever.
+    Keep,
     /// Says `ready`; when told to stop, says `stopping` and ends with 7.
     EndOnStop,
     /// Says `ready` and goes on for ever.
@@ -25,8 +27,9 @@ pub(crate) enum Program {
     Flood,
 }
 
-const ALL: [Program; 6] = [
+const ALL: [Program; 7] = [
     Program::Hash,
+    Program::Keep,
     Program::EndOnStop,
     Program::IgnoreStop,
     Program::Drain,
@@ -43,6 +46,7 @@ fn script(program: Program) -> &'static str {
     match program {
         // The pause lets the first stream arrive before the second: the two are separate.
         Program::Hash => "head -n 1 | sha256sum; sleep 0.2; echo hashed >&2; exit 3",
+        Program::Keep => "read -r line; echo kept $((${#line} + 1)); while :; do sleep 0.05; done",
         Program::EndOnStop => {
             "trap 'echo stopping; exit 7' TERM; echo ready; while :; do sleep 0.05; done"
         }
@@ -64,6 +68,12 @@ impl ContainerProgram for Modelled {
         let program = ALL.into_iter().find(|program| command(*program) == asked);
         match program.expect("one of the test programs") {
             Program::Hash => hash(process).await,
+            Program::Keep => {
+                let mut line = String::new();
+                BufReader::new(process.stdin).read_line(&mut line).await.unwrap();
+                process.stdout.line(&format!("kept {}", line.len()));
+                std::future::pending().await
+            }
             Program::EndOnStop => {
                 process.stdout.line("ready");
                 process.stop.cancelled().await;
@@ -94,8 +104,7 @@ async fn hash(process: Process) -> i64 {
     let mut input = BufReader::new(process.stdin);
     let mut line = String::new();
     input.read_line(&mut line).await.unwrap();
-    let digest: String = Sha256::digest(&line).iter().map(|byte| format!("{byte:02x}")).collect();
-    process.stdout.line(&format!("{digest}  -"));
+    process.stdout.line(&format!("{:x}  -", Sha256::digest(&line)));
     process.stderr.line("hashed");
     3
 }
