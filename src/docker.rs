@@ -199,6 +199,16 @@ pub struct NetworkSpec {
     pub capacity: u32,
 }
 
+impl NetworkSpec {
+    /// The network of a pool. Its name tells its size, so that a pool that outgrows it gets
+    /// a new one and the old one is swept when its last container has gone.
+    #[must_use]
+    pub fn of_pool(cluster: ClusterMark, pool: PoolName, capacity: u32) -> Self {
+        let name = format!("runners-{cluster}-{pool}-{}", subnet::prefix_for(capacity));
+        Self { name, cluster, pool, capacity }
+    }
+}
+
 /// A network as it is on the daemon.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Network {

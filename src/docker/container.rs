@@ -42,11 +42,17 @@ pub(super) async fn create(
         .await;
     match created {
         Ok(created) => Ok(ContainerId(created.id)),
-        // Nothing else is looked up at creation: the network is only at the start.
-        Err(error) if error.is_gone() => {
-            Err(DockerError::ImageMissing { image: spec.image.clone() })
+        Err(error) => Err(image_missing(error, &spec.image)),
+    }
+}
+
+/// A creation answered with 404 for its image says so; anything else stays as it is.
+pub(super) fn image_missing(error: DockerError, image: &str) -> DockerError {
+    match error {
+        DockerError::Refused { status: 404, message, .. } if message.contains("such image") => {
+            DockerError::ImageMissing { image: image.to_owned() }
         }
-        Err(error) => Err(error),
+        other => other,
     }
 }
 

@@ -9,7 +9,7 @@ use futures_util::stream::StreamExt;
 use super::connection::{CHANGE_LIMIT, READ_LIMIT, answer};
 use super::engine::BollardDocker;
 use super::image::ROLE_PROBE;
-use super::{ContainerState, Docker, DockerError, LogQuery, labels};
+use super::{ContainerState, Docker, DockerError, LogQuery, container, labels};
 use crate::fleet::id::{ClusterMark, ContainerId};
 
 /// Its output is one sentence; more is not worth reading.
@@ -68,10 +68,7 @@ async fn create(docker: &BollardDocker, spec: &ProbeSpec) -> Result<ContainerId,
         .await;
     match created {
         Ok(created) => Ok(ContainerId(created.id)),
-        Err(error) if error.is_gone() => {
-            Err(DockerError::ImageMissing { image: spec.image.clone() })
-        }
-        Err(error) => Err(error),
+        Err(error) => Err(container::image_missing(error, &spec.image)),
     }
 }
 

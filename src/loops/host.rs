@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::docker::{ContainerEventKind, Docker, Pulls};
+use crate::docker::{ContainerEventKind, Docker, NetworkSpec, Pulls};
 use crate::fleet::converge::{Action, Listing, Stopping, converge};
 use crate::fleet::host::Assignment;
 use crate::fleet::id::{
@@ -137,6 +137,13 @@ pub struct Limits {
 }
 
 impl Host {
+    /// The pool's network on this daemon, sized to what the pool can have here.
+    #[must_use]
+    pub fn network(&self, pool: &Pool) -> NetworkSpec {
+        let capacity = pool.max_runners.min(self.max_runners);
+        NetworkSpec::of_pool(self.cluster.clone(), pool.name.clone(), capacity)
+    }
+
     /// Runs the agent until cancelled, then shuts down by [`Shutdown`].
     pub async fn run(self, cancel: CancellationToken) {
         let Some((host, boot)) = boot::claim(&self, &cancel).await else { return };

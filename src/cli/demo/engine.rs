@@ -72,12 +72,7 @@ impl RealEngine {
         let image = image::ensure(&docker, &ImageSpec::demo(None))
             .await
             .context("could not make the demo's image")?;
-        let spec = NetworkSpec {
-            name: crate::loops::host::start::network_name(mark, &PoolName::from(POOL)),
-            cluster: mark.clone(),
-            pool: PoolName::from(POOL),
-            capacity: max_runners,
-        };
+        let spec = NetworkSpec::of_pool(mark.clone(), PoolName::from(POOL), max_runners);
         let network = docker.ensure_network(&spec).await.context("could not make a network")?;
         Ok(Self { docker, docker_host, image, network })
     }

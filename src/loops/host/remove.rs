@@ -267,8 +267,7 @@ pub async fn container(host: &Host, id: &ContainerId) -> bool {
 
 /// Removes volumes and networks of this cluster that nothing uses and no pool names.
 pub async fn sweep(host: Host) {
-    let keep: Vec<String> =
-        host.pools.keys().map(|pool| super::start::network_name(&host.cluster, pool)).collect();
+    let keep: Vec<String> = host.pools.values().map(|pool| host.network(pool).name).collect();
     match host.docker.sweep(&host.cluster, &keep).await {
         Ok(swept) => {
             if swept.volumes + swept.networks > 0 {

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
 use super::{Event, Host, Limits, StartEnd, follow, remove};
-use crate::docker::{Attached, DockerError, NetworkSpec, RunnerContainer};
+use crate::docker::{Attached, DockerError, RunnerContainer};
 use crate::fleet::id::{
-    BootId, ClusterMark, ContainerId, GitHubRunnerId, HostId, PoolName, RunnerId, RunnerName,
+    BootId, ContainerId, GitHubRunnerId, HostId, PoolName, RunnerId, RunnerName,
 };
 use crate::fleet::pool::Pool;
 use crate::fleet::runner::{Failure, Seen};
@@ -115,6 +115,9 @@ impl Start {
             }
         };
         if let Err(error) = start {
+            if is_network_missing(&error) {
+                self.limits.networks.lock().await.remove(&self.pool.name);
+            }
             let failure = Failure::Start { message: chain(&error) };
             return Err(self.undo(&container, Some(minted.0), StartEnd::Failed(failure)).await);
         }
@@ -156,7 +159,7 @@ impl Start {
             term: self.order.term,
             image: self.pool.image.clone(),
             command: self.pool.command.clone(),
-            network: network_name(&self.host.cluster, &self.pool.name),
+            network: self.host.network(&self.pool).name,
             resources: self.pool.resources.clone(),
             scope: self.pool.scope.path(),
             revision: self.pool.revision.clone(),
@@ -164,7 +167,7 @@ impl Start {
             correlation: self.order.correlation.clone(),
         };
         let mut created = self.try_create(&spec, false).await;
-        if created.as_ref().is_err_and(DockerError::is_gone) {
+        if created.as_ref().is_err_and(is_network_missing) {
             // Somebody removed the network since it was made.
             created = self.try_create(&spec, true).await;
         }
@@ -181,13 +184,7 @@ impl Start {
     ) -> Result<ContainerId, DockerError> {
         let mut made = self.limits.networks.lock().await;
         if network_anew || !made.contains(&self.pool.name) {
-            let network = NetworkSpec {
-                name: spec.network.clone(),
-                cluster: self.host.cluster.clone(),
-                pool: self.pool.name.clone(),
-                capacity: self.pool.max_runners.min(self.host.max_runners),
-            };
-            self.host.docker.ensure_network(&network).await?;
+            self.host.docker.ensure_network(&self.host.network(&self.pool)).await?;
             made.insert(self.pool.name.clone());
         }
         drop(made);
@@ -244,10 +241,8 @@ impl Start {
     }
 }
 
-/// The pool's network on this daemon: one for each pool of a cluster.
-#[must_use]
-pub fn network_name(cluster: &ClusterMark, pool: &PoolName) -> String {
-    format!("runner-orchestrator-{cluster}-{pool}")
+fn is_network_missing(error: &DockerError) -> bool {
+    matches!(error, DockerError::NetworkMissing { .. })
 }
 
 /// Writes the blob and a newline, then closes the input: nobody can feed it twice.

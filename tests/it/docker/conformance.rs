@@ -30,7 +30,7 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    fn spec(&self, program: Program, network: &str) -> RunnerContainer {
+    pub(super) fn spec(&self, program: Program, network: &str) -> RunnerContainer {
         let names = Names::random(&self.mark);
         RunnerContainer {
             runner: names.runner,
@@ -51,27 +51,22 @@ impl Subject {
         }
     }
 
-    fn network(&self, pool: &str) -> NetworkSpec {
-        NetworkSpec {
-            name: format!("runners-{}-{pool}", self.mark),
-            cluster: self.mark.clone(),
-            pool: PoolName::from(pool),
-            capacity: 4,
-        }
+    pub(super) fn network(&self, pool: &str) -> NetworkSpec {
+        NetworkSpec::of_pool(self.mark.clone(), PoolName::from(pool), 4)
     }
 
     async fn create(&self, program: Program) -> ContainerId {
         self.docker.create(&self.spec(program, "none")).await.unwrap()
     }
 
-    async fn started(&self, program: Program) -> (ContainerId, Attached) {
+    pub(super) async fn started(&self, program: Program) -> (ContainerId, Attached) {
         let id = self.create(program).await;
         let attached = self.docker.attach(&id).await.unwrap();
         self.docker.start(&id).await.unwrap();
         (id, attached)
     }
 
-    async fn ended(&self, id: &ContainerId) -> ContainerState {
+    pub(super) async fn ended(&self, id: &ContainerId) -> ContainerState {
         let wait = async {
             loop {
                 match self.docker.state(id).await.unwrap() {
@@ -93,20 +88,26 @@ fn stdout(text: &str) -> LogLine {
     LogLine { stream: LogStream::Stdout, text: text.to_owned() }
 }
 
-async fn all_lines(attached: Attached) -> Vec<LogLine> {
+pub(super) async fn all_lines(attached: Attached) -> Vec<LogLine> {
     // The writer is dropped here and the reader kept: the output must go on.
     let Attached { stdin, lines } = attached;
     drop(stdin);
     tokio::time::timeout(PATIENCE, lines.try_collect()).await.expect("no end").unwrap()
 }
 
-async fn first_line(attached: &mut Attached) -> String {
+pub(super) async fn first_line(attached: &mut Attached) -> String {
     let line = tokio::time::timeout(PATIENCE, attached.lines.next()).await;
     line.expect("no line").expect("no output").unwrap().text
 }
 
-/// The whole way of one runner, with a blob of this size.
-pub(crate) async fn a_runner_is_fed_followed_and_removed(subject: &Subject, blob_bytes: usize) {
+/// The whole way of one runner, with a usual and with an oversized blob.
+pub(crate) async fn a_runner_is_fed_followed_and_removed(subject: &Subject) {
+    for blob_bytes in [4_000, 200_000] {
+        whole_way(subject, blob_bytes).await;
+    }
+}
+
+async fn whole_way(subject: &Subject, blob_bytes: usize) {
     let docker = &subject.docker;
     let spec = subject.spec(Program::Hash, "none");
     let id = docker.create(&spec).await.unwrap();
@@ -121,9 +122,9 @@ pub(crate) async fn a_runner_is_fed_followed_and_removed(subject: &Subject, blob
     attached.stdin.flush().await.unwrap();
 
     let lines = all_lines(attached).await;
-    let digest = hex(&Sha256::digest(format!("{blob}\n")));
+    let digest = Sha256::digest(format!("{blob}\n"));
     let expected = [
-        stdout(&format!("{digest}  -")),
+        stdout(&format!("{digest:x}  -")),
         LogLine { stream: LogStream::Stderr, text: "hashed".to_owned() },
     ];
     assert_eq!(lines, expected);
@@ -148,12 +149,8 @@ pub(crate) async fn a_runner_is_fed_followed_and_removed(subject: &Subject, blob
 }
 
 /// A secret in the shape of the real one: one line of base64 letters.
-fn blob(bytes: usize) -> String {
+pub(super) fn blob(bytes: usize) -> String {
     Uuid::new_v4().simple().to_string().chars().cycle().take(bytes).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Stop lets the program end in its own way, kills it after the grace, and can be said twice.
@@ -173,7 +170,8 @@ pub(crate) async fn a_stop_is_graceful_bounded_and_repeatable(subject: &Subject)
 
     let (running, mut attached) = subject.started(Program::IgnoreStop).await;
     assert_eq!(first_line(&mut attached).await, "ready");
-    docker.remove(&running).await.expect("a running one is removed too");
+    let removals = (0..3).map(|_| docker.remove(&running));
+    futures_util::future::try_join_all(removals).await.expect("even running, even thrice");
     docker.stop(&running, Duration::ZERO).await.expect("stopping a removed one is no error");
     assert_eq!(docker.state(&running).await.unwrap(), None);
 }

@@ -1,11 +1,11 @@
 //! The real Docker engine for tests: a cluster of one's own, an image with a shell, and
 //! nothing left of either, also when the test fails.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use runner_orchestrator::docker::{BollardDocker, Docker, NetworkSpec};
-use runner_orchestrator::fleet::id::{BootId, ClusterMark, HostId, PoolName, RunnerId, RunnerName};
+use runner_orchestrator::docker::{BollardDocker, Docker};
+use runner_orchestrator::fleet::id::{BootId, ClusterMark, HostId, RunnerId, RunnerName};
 use runner_orchestrator::fleet::time::Timestamp;
 use runner_orchestrator::sim::image::{self, ImageFile, ImageSpec};
 use uuid::Uuid;
@@ -35,16 +35,6 @@ impl Engine {
         let image = ShellImage::get(&docker).await;
         Self { docker, mark: random_mark(), image }
     }
-
-    /// A network description under this mark.
-    pub(crate) fn network(&self, pool: &str) -> NetworkSpec {
-        NetworkSpec {
-            name: format!("runners-{}-{pool}", self.mark),
-            cluster: self.mark.clone(),
-            pool: PoolName::from(pool),
-            capacity: 4,
-        }
-    }
 }
 
 impl Drop for Engine {
@@ -57,7 +47,7 @@ impl Drop for Engine {
     }
 }
 
-/// An image with busybox as `/bin/sh` and its usual tools, shared by the tests of this
+/// An image with busybox as `/bin/sh` and its usual tools, and bash, shared by the tests of this
 /// process and removed with the last of them.
 #[derive(Debug)]
 pub(crate) struct ShellImage {
@@ -97,11 +87,17 @@ impl Drop for ShellImage {
 fn shell_image() -> ImageSpec {
     let busybox = Path::new("/bin/busybox");
     assert!(busybox.exists(), "install the Debian package busybox-static to run these tests");
-    let tools = ["sh", "cat", "head", "httpd", "mkdir", "sha256sum", "sleep", "tail", "wget"];
+    let tools =
+        ["sh", "cat", "head", "httpd", "mkdir", "sha256sum", "sleep", "tail", "timeout", "true"];
     ImageSpec {
         // With the process id: another test process removes its image when it ends.
         repository: format!("runner-orchestrator-test-{}", std::process::id()),
-        files: vec![ImageFile { source: busybox.to_owned(), path: "/bin/busybox".to_owned() }],
+        files: vec![
+            ImageFile { source: busybox.to_owned(), path: "/bin/busybox".to_owned() },
+            // For its `/dev/tcp`: a statically linked busybox crashes when it looks up a
+            // host, even one given as an address.
+            ImageFile { source: PathBuf::from("/bin/bash"), path: "/bin/bash".to_owned() },
+        ],
         links: tools.map(|tool| (format!("/bin/{tool}"), "busybox".to_owned())).to_vec(),
         command: vec!["/bin/sh".to_owned()],
     }
