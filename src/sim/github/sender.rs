@@ -1,0 +1,69 @@
+//! Sends waiting webhook deliveries.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::SimGitHub;
+use super::webhooks::{Delivered, Delivery};
+
+/// GitHub counts a delivery as failed after ten seconds.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Deliveries on their way at one time; enough for a burst, few enough for one receiver.
+const CONCURRENT_MAX: usize = 8;
+
+/// Sends deliveries and notes what became of them.
+pub(crate) struct Sender {
+    client: Option<reqwest::Client>,
+}
+
+impl Sender {
+    pub(crate) fn new() -> Self {
+        let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build();
+        let client = client
+            .inspect_err(|error| tracing::error!(%error, "webhooks will not be delivered"))
+            .ok();
+        Self { client }
+    }
+
+    /// Sends everything that waits now.
+    pub(crate) async fn send_waiting(&self, sim: &SimGitHub) {
+        let Some(client) = &self.client else { return };
+        let mut under_way = JoinSet::new();
+        while let Some(delivery) = sim.with(|world, _| world.next_delivery()) {
+            under_way.spawn(send(client.clone(), delivery));
+            if under_way.len() >= CONCURRENT_MAX {
+                note(sim, under_way.join_next().await);
+            }
+        }
+        while let Some(ended) = under_way.join_next().await {
+            note(sim, Some(ended));
+        }
+    }
+}
+
+fn note(sim: &SimGitHub, ended: Option<Result<Delivered, tokio::task::JoinError>>) {
+    if let Some(Ok(delivered)) = ended {
+        sim.with(|world, _| world.outbox.note(delivered));
+    }
+}
+
+async fn send(client: reqwest::Client, delivery: Delivery) -> Delivered {
+    let mut request = client
+        .post(&delivery.url)
+        .header("content-type", "application/json")
+        .header("user-agent", "GitHub-Hookshot/model")
+        .header("x-github-event", "workflow_job")
+        .header("x-github-delivery", &delivery.guid)
+        .header("x-github-hook-id", delivery.hook_id)
+        .header("x-github-hook-installation-target-type", "organization");
+    if let Some(signature) = &delivery.signature {
+        request = request.header("x-hub-signature-256", signature);
+    }
+    let answer = request.body(delivery.body).send().await;
+    Delivered {
+        guid: delivery.guid,
+        action: delivery.action.to_owned(),
+        status: answer.ok().map(|answer| answer.status().as_u16()),
+    }
+}

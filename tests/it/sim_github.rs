@@ -1,0 +1,6 @@
+//! The modelled GitHub, seen from outside.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod life;
+mod support;
