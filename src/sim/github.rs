@@ -135,6 +135,7 @@ impl SimGitHub {
         device: Option<&str>,
         stop: CancellationToken,
     ) -> io::Result<SimHandle> {
+        let stop = stop.child_token();
         let socket = serve::listen(address, device)?;
         let address = socket.local_addr()?;
         let base_url = format!("http://{address}");
@@ -168,7 +169,10 @@ impl SimGitHub {
     /// picked up) and sends webhooks, until `stop`. [`SimGitHub::start`] runs it; who
     /// uses the bare [`SimGitHub::router`] may run it too.
     pub async fn drive(self, stop: CancellationToken) {
-        let sender = sender::Sender::new();
+        tokio::join!(self.keep_time(&stop), sender::deliver(&self, &stop));
+    }
+
+    async fn keep_time(&self, stop: &CancellationToken) {
         loop {
             let (due_ms, changed) =
                 self.with(|world, _| (world.next_due_ms, world.changed.clone()));
@@ -178,11 +182,6 @@ impl SimGitHub {
                 () = stop.cancelled() => return,
                 () = sleep_until(clock.instant_of(due_ms.min(nothing_due))) => (),
                 () = changed.notified() => (),
-            }
-            let sent = sender.send_waiting(&self);
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sent => (),
             }
         }
     }

@@ -8,13 +8,15 @@ use futures_util::{Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::clock::{SimClock, calendar};
+use super::clock::calendar;
 use super::github::JitConfig;
 use super::github::runner_service::JobMessage;
 
 mod config;
+mod options;
 mod transport;
 
+pub use options::{ListenerFaults, ListenerOptions, StopSignal, exit};
 pub use transport::Transport;
 
 use config::read_config;
@@ -26,79 +28,9 @@ const VERSION: &str = "2.336.0";
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How long a job's end is offered to a service that does not answer.
-const COMPLETE_FOR: Duration = Duration::from_secs(60);
+const COMPLETE_FOR: Duration = Duration::from_secs(30);
 /// What a shutting-down listener spends on closing its session.
 const CLOSE_FOR: Duration = Duration::from_secs(5);
-
-/// Exit codes of the real listener.
-pub mod exit {
-    /// A job was done, or a clean shutdown.
-    pub const DONE: i32 = 0;
-    /// A bad configuration, or the registration is gone.
-    pub const TERMINATED: i32 = 1;
-    /// Another session of this runner exists.
-    pub const SESSION_CONFLICT: i32 = 5;
-}
-
-/// A signal to the listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopSignal {
-    /// SIGINT.
-    Interrupt,
-    /// SIGTERM.
-    Terminate,
-}
-
-/// Misbehaviour on request.
-#[derive(Clone, Debug, Default)]
-pub struct ListenerFaults {
-    /// Exit with this code before reading anything.
-    pub exit_at_start: Option<i32>,
-    /// Connect, but never listen for jobs.
-    pub never_listen: bool,
-    /// Print these lines during the job, as a job could.
-    pub forged_lines: Vec<String>,
-    /// Go on when terminated (an interrupt still works).
-    pub ignore_term: bool,
-}
-
-/// How a listener runs.
-#[derive(Clone, Debug)]
-pub struct ListenerOptions {
-    /// How it reaches the runner service.
-    pub transport: Transport,
-    /// Time for its lines.
-    pub clock: SimClock,
-    /// How long it waits for its JIT configuration.
-    pub input_limit: Duration,
-    /// How long one poll is held, at most 50 seconds.
-    pub hold: Duration,
-    /// Pause between attempts when another session exists.
-    pub conflict_pause: Duration,
-    /// When it gives up on that.
-    pub conflict_limit: Duration,
-    /// Exit like the stock `run.sh`, which turns 1, 5 and unknown codes into 0.
-    pub fold_exit_codes: bool,
-    /// Misbehaviour.
-    pub faults: ListenerFaults,
-}
-
-impl ListenerOptions {
-    /// The real listener's times, over this transport.
-    #[must_use]
-    pub fn new(transport: Transport, clock: SimClock) -> Self {
-        Self {
-            transport,
-            clock,
-            input_limit: Duration::from_secs(60),
-            hold: Duration::from_secs(50),
-            conflict_pause: Duration::from_secs(30),
-            conflict_limit: Duration::from_secs(240),
-            fold_exit_codes: false,
-            faults: ListenerFaults::default(),
-        }
-    }
-}
 
 /// Runs one listener to its end and answers its exit code.
 ///
@@ -118,7 +50,6 @@ where
     let mut listener =
         Listener { options, out, signals: Signals { stream: signals, ignore_term, over: false } };
     match listener.whole_life(input).await {
-        2..=4 | 7 => exit::TERMINATED,
         exit::TERMINATED | exit::SESSION_CONFLICT if fold => exit::DONE,
         code => code,
     }
@@ -154,6 +85,13 @@ struct Listener<O, S> {
 enum Waited {
     Job(JobMessage),
     Gone,
+    Stopped,
+}
+
+/// An attempt to start the job.
+enum Started {
+    Ours,
+    NotOurs,
     Stopped,
 }
 
@@ -281,15 +219,13 @@ impl<O: AsyncWrite + Unpin, S: Stream<Item = StopSignal> + Unpin> Listener<O, S>
 
     /// Runs the one job; `None` when it is not this runner's any more.
     async fn do_job(&mut self, service: &Service, session: &str, job: &JobMessage) -> Option<i32> {
-        let mut trouble = Trouble::default();
-        loop {
-            match service.start(session, job.id).await {
-                Ok(true) => break,
-                Ok(false) => return None,
-                Err(error) => {
-                    let pause = self.bad_news(&mut trouble, &error).await;
-                    sleep(pause).await;
-                }
+        match self.start_job(service, session, job).await {
+            Started::Ours => (),
+            Started::NotOurs => return None,
+            Started::Stopped => {
+                let code = self.say_exiting().await;
+                timeout(CLOSE_FOR, service.close(session)).await.ok();
+                return Some(code);
             }
         }
         self.stamped(&format!("Running job: {}", job.name)).await;
@@ -305,6 +241,23 @@ impl<O: AsyncWrite + Unpin, S: Stream<Item = StopSignal> + Unpin> Listener<O, S>
             .await;
         self.line("Exiting runner...").await;
         Some(exit::DONE)
+    }
+
+    async fn start_job(&mut self, service: &Service, session: &str, job: &JobMessage) -> Started {
+        let mut trouble = Trouble::default();
+        loop {
+            // Not broken off by a signal: a job that was started must be ended too.
+            let pause = match service.start(session, job.id).await {
+                Ok(true) => return Started::Ours,
+                Ok(false) => return Started::NotOurs,
+                Err(error) => self.bad_news(&mut trouble, &error).await,
+            };
+            tokio::select! {
+                biased;
+                () = self.signals.stop() => return Started::Stopped,
+                () = sleep(pause) => (),
+            }
+        }
     }
 
     /// Waits for as long as the job lasts, with signs of life; answers its result.

@@ -23,6 +23,8 @@ use super::webhooks::hex;
 
 /// Prefix of the GHES form of the API.
 pub(crate) const GHES: &str = "/api/v3";
+/// Values of `X-GitHub-Api-Version` that exist.
+const API_VERSIONS: [&str; 2] = ["2022-11-28", "2026-03-10"];
 /// Largest answer the model makes: 100 runs with two repositories each are about 2 MB.
 const ANSWER_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 
@@ -71,14 +73,15 @@ impl Route {
 struct Entered<'a> {
     sim: &'a SimGitHub,
     account: &'a str,
-    counted: bool,
+    /// Whether it turned out to cost no primary point.
+    free: bool,
 }
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         self.sim.with(|world, _| {
-            world.limits.leave(self.account, self.counted);
-            world.points += u64::from(self.counted);
+            world.limits.leave(self.account, self.free);
+            world.points += u64::from(!self.free);
         });
     }
 }
@@ -88,12 +91,9 @@ pub(crate) async fn pass(State(sim): State<SimGitHub>, request: Request, next: N
     let route = Route::of(&request);
     let hit = sim.with(|world, _| {
         *world.calls.entry(format!("{} {}", route.method, route.template)).or_default() += 1;
-        world.faults.hit(route.method.as_str(), &route.template, &mut world.random)
+        world.faults.hit(route.method.as_str(), &route.template, &mut world.fault_random)
     });
     let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|info| info.0.clone());
-    if hit.latency_ms > 0 {
-        sleep(Duration::from_millis(hit.latency_ms)).await;
-    }
     let response = admitted(&sim, &route, &hit, request, next).await;
     break_on_request(&hit, peer, response).await
 }
@@ -108,6 +108,11 @@ async fn admitted(
     if !request.headers().contains_key(header::USER_AGENT) {
         let message = "Request forbidden by administrative rules. Please make sure your request has a User-Agent header";
         return ApiFailure::new(StatusCode::FORBIDDEN, message).into_response();
+    }
+    let version = request.headers().get("x-github-api-version");
+    if version.is_some_and(|version| !API_VERSIONS.iter().any(|known| version == known)) {
+        let message = "This API version is not supported.";
+        return ApiFailure::new(StatusCode::GONE, message).into_response();
     }
     let authorization = text(request.headers(), &header::AUTHORIZATION).map(str::to_owned);
     let grant = sim.with(|world, now| world.accounts.identify(authorization.as_deref(), now));
@@ -124,7 +129,11 @@ async fn admitted(
     if let Err(crossed) = entered {
         return over_limit(sim, &grant, route, crossed);
     }
-    let mut entered = Entered { sim, account: &account, counted: !route.cost().primary_free };
+    let mut entered = Entered { sim, account: &account, free: route.cost().primary_free };
+    if hit.latency_ms > 0 {
+        // Inside the gate: a slow request counts as an open one.
+        sleep(Duration::from_millis(hit.latency_ms)).await;
+    }
     let known = text(request.headers(), &header::IF_NONE_MATCH).map(str::to_owned);
     let asked = asked(sim, &request, grant.clone(), hit);
     request.extensions_mut().insert(asked);
@@ -133,7 +142,7 @@ async fn admitted(
         None => next.run(request).await,
     };
     let response = conditional(sim, &grant, route, known.as_deref(), response).await;
-    entered.counted &= response.status() != StatusCode::NOT_MODIFIED;
+    entered.free |= response.status() == StatusCode::NOT_MODIFIED;
     drop(entered);
     with_rate_headers(sim, &grant, route, response)
 }
@@ -256,7 +265,7 @@ fn with_rate_headers(
     let (standing, request_id, separate) = sim.with(|world, now| {
         let limit = world.primary_limit(grant);
         let separate = world.settings.hostile.hostile(Assumption::MintRateResource);
-        (world.limits.standing(now, &grant.account, limit), world.random.bits(), separate)
+        (world.limits.standing(now, &grant.account, limit), world.id_random.bits(), separate)
     });
     let resource = if separate && route.mints() { "actions_runner_registration" } else { "core" };
     put_standing(response.headers_mut(), standing, resource);

@@ -111,14 +111,17 @@ impl Limits {
             account.content.push_back(now);
         }
         account.open += 1;
+        // Counted at once and given back when free, so that parallel requests
+        // cannot slip over the limit.
+        account.used += 1;
         Ok(())
     }
 
-    /// Ends a request that was let in; `counted` when it used a primary point.
-    pub(crate) fn leave(&mut self, account: &str, counted: bool) {
+    /// Ends a request that was let in; `free` when it used no primary point.
+    pub(crate) fn leave(&mut self, account: &str, free: bool) {
         if let Some(account) = self.accounts.get_mut(account) {
             account.open = account.open.saturating_sub(1);
-            account.used += u32::from(counted);
+            account.used = account.used.saturating_sub(u32::from(free));
         }
     }
 
@@ -171,7 +174,7 @@ mod tests {
     fn full(limits: &mut Limits, now: u64, cost: Cost, settings: &Settings) -> Option<Crossed> {
         let entered = limits.enter(now, "a", 5_000, cost, settings);
         if entered.is_ok() {
-            limits.leave("a", true);
+            limits.leave("a", false);
         }
         entered.err()
     }
@@ -197,7 +200,7 @@ mod tests {
         let ask = |limits: &mut Limits, now| {
             let entered = limits.enter(now, "a", 2, READ, &settings);
             if entered.is_ok() {
-                limits.leave("a", true);
+                limits.leave("a", false);
             }
             entered
         };
@@ -217,9 +220,9 @@ mod tests {
         assert!(limits.enter(0, "a", 9, READ, &settings).is_ok());
         assert!(limits.enter(0, "a", 9, READ, &settings).is_ok());
         assert!(limits.enter(0, "a", 9, READ, &settings).is_err());
-        limits.leave("a", false);
-        assert!(limits.enter(0, "a", 9, WRITE, &settings).is_ok());
         limits.leave("a", true);
+        assert!(limits.enter(0, "a", 9, WRITE, &settings).is_ok());
+        limits.leave("a", false);
         assert!(limits.enter(0, "a", 9, WRITE, &settings).is_err());
         assert_eq!(limits.crossings, LimitCrossings { primary: 0, secondary: 1, content: 1 });
     }

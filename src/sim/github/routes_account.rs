@@ -259,7 +259,7 @@ async fn access_token(
         let selection = if chosen.is_some() { "selected" } else { "all" };
         let expires_ms = now + INSTALLATION_TOKEN_MS;
         // Long and of no fixed length, like the stateless form in use since 2026.
-        let token = format!("ghs_{}_{}{}", id, world.random.uuid(), world.random.uuid());
+        let token = format!("ghs_{}_{}{}", id, world.id_random.uuid(), world.id_random.uuid());
         let grant = Grant {
             caller: Caller::Installation(id),
             permissions: Some(permissions.clone()),

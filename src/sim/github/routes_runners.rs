@@ -139,7 +139,7 @@ async fn token(
 ) -> Answer {
     sim.with(|world, now| {
         world.runner_scope(&asked, &parts, level(&Method::POST))?;
-        let token = world.random.uuid().replace('-', "").to_uppercase();
+        let token = world.id_random.uuid().replace('-', "").to_uppercase();
         let body = json!({"token": token, "expires_at": rfc3339(now + TOKEN_MS)});
         Ok((StatusCode::CREATED, Json(body)).into_response())
     })
@@ -165,7 +165,8 @@ async fn mint(
         let server_url = world.settings.runner_url.clone().unwrap_or_else(|| asked.origin.clone());
         let folder = body.get("work_folder").and_then(Value::as_str).unwrap_or("_work");
         let runner = world.runners.get(&id).ok_or_else(ApiFailure::not_found)?;
-        let blob = jit::encode(runner, folder, server_url.trim_end_matches('/'), &mut world.random);
+        let blob =
+            jit::encode(runner, folder, server_url.trim_end_matches('/'), &mut world.id_random);
         let runner = world.runners.get(&id).ok_or_else(ApiFailure::not_found)?;
         let seen = world.seen_now(runner);
         let body =

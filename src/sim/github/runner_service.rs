@@ -82,7 +82,7 @@ impl World {
     /// Opens the one session of a runner.
     fn open_session(&mut self, request: &SessionRequest, now: u64) -> Result<String, StatusCode> {
         let id = RunnerId(request.agent_id);
-        let session_id = self.random.uuid();
+        let session_id = self.id_random.uuid();
         let runner = self.runners.get_mut(&id).filter(|runner| !runner.hidden);
         let runner = runner.ok_or(StatusCode::NOT_FOUND)?;
         if !bool::from(runner.secret.as_bytes().ct_eq(request.secret.as_bytes())) {

@@ -108,8 +108,9 @@ impl Runner {
         wanted.iter().all(|label| self.labels.iter().any(|l| l.name.eq_ignore_ascii_case(label)))
     }
 
-    pub(crate) fn buried_before(&self, now: u64, age_ms: u64) -> bool {
-        self.gone.is_some_and(|(at, _)| at.saturating_add(age_ms) <= now)
+    /// When it was removed; the far future while it was not.
+    pub(crate) fn buried_ms(&self) -> u64 {
+        self.gone.map_or(u64::MAX, |(at, _)| at)
     }
 
     /// Writes down the present state, when it differs from the last one written.
@@ -161,7 +162,7 @@ impl World {
             scope,
             labels: wanted.labels,
             group_id: wanted.group_id,
-            secret: self.random.uuid(),
+            secret: self.id_random.uuid(),
             created_ms: now,
             connected_ms: None,
             session: None,

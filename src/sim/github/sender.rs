@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::SimGitHub;
 use super::webhooks::{Delivered, Delivery};
@@ -12,33 +13,39 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Deliveries on their way at one time; enough for a burst, few enough for one receiver.
 const CONCURRENT_MAX: usize = 8;
 
-/// Sends deliveries and notes what became of them.
-pub(crate) struct Sender {
-    client: Option<reqwest::Client>,
+/// Delivers what waits, as it comes, until `stop`.
+pub(crate) async fn deliver(sim: &SimGitHub, stop: &CancellationToken) {
+    let client = match reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build() {
+        Ok(client) => client,
+        Err(error) => {
+            tracing::error!(%error, "webhooks will not be delivered");
+            return;
+        }
+    };
+    let wake = sim.with(|world, _| world.outbox.wake.clone());
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = wake.notified() => (),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = send_waiting(sim, &client) => (),
+        }
+    }
 }
 
-impl Sender {
-    pub(crate) fn new() -> Self {
-        let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build();
-        let client = client
-            .inspect_err(|error| tracing::error!(%error, "webhooks will not be delivered"))
-            .ok();
-        Self { client }
+/// Sends everything that waits now.
+async fn send_waiting(sim: &SimGitHub, client: &reqwest::Client) {
+    let mut under_way = JoinSet::new();
+    while let Some(delivery) = sim.with(|world, _| world.next_delivery()) {
+        under_way.spawn(send(client.clone(), delivery));
+        if under_way.len() >= CONCURRENT_MAX {
+            note(sim, under_way.join_next().await);
+        }
     }
-
-    /// Sends everything that waits now.
-    pub(crate) async fn send_waiting(&self, sim: &SimGitHub) {
-        let Some(client) = &self.client else { return };
-        let mut under_way = JoinSet::new();
-        while let Some(delivery) = sim.with(|world, _| world.next_delivery()) {
-            under_way.spawn(send(client.clone(), delivery));
-            if under_way.len() >= CONCURRENT_MAX {
-                note(sim, under_way.join_next().await);
-            }
-        }
-        while let Some(ended) = under_way.join_next().await {
-            note(sim, Some(ended));
-        }
+    while let Some(ended) = under_way.join_next().await {
+        note(sim, Some(ended));
     }
 }
 
@@ -56,7 +63,8 @@ async fn send(client: reqwest::Client, delivery: Delivery) -> Delivered {
         .header("x-github-event", "workflow_job")
         .header("x-github-delivery", &delivery.guid)
         .header("x-github-hook-id", delivery.hook_id)
-        .header("x-github-hook-installation-target-type", "organization");
+        .header("x-github-hook-installation-target-type", "organization")
+        .header("x-github-hook-installation-target-id", delivery.target_id);
     if let Some(signature) = &delivery.signature {
         request = request.header("x-hub-signature-256", signature);
     }

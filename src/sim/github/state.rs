@@ -59,7 +59,12 @@ pub(crate) struct Org {
 /// The whole state behind one lock.
 pub(crate) struct World {
     pub(crate) settings: Settings,
+    /// Decides which runner gets a job.
     pub(crate) random: Random,
+    /// Decides which requests a fault hits.
+    pub(crate) fault_random: Random,
+    /// Makes ids and secrets; apart, so that they do not disturb the decisions.
+    pub(crate) id_random: Random,
     pub(crate) started_ms: u64,
     /// Where this model answers, for what is written without a request at hand.
     pub(crate) base_url: String,
@@ -89,7 +94,7 @@ pub(crate) struct World {
     pub(crate) points: u64,
     /// No deadline is due before this; see [`World::advance`].
     pub(crate) next_due_ms: u64,
-    /// Woken when [`World::next_due_ms`] moved or a delivery waits.
+    /// Woken when [`World::next_due_ms`] moved.
     pub(crate) changed: Arc<Notify>,
     last_id: u64,
 }
@@ -99,6 +104,8 @@ impl World {
         let mut world = Self {
             settings: options.settings.clone(),
             random: Random::seeded(options.seed),
+            fault_random: Random::seeded(options.seed.wrapping_add(1)),
+            id_random: Random::seeded(options.seed.wrapping_add(2)),
             started_ms: now,
             base_url: "http://localhost".to_owned(),
             orgs: Vec::new(),
@@ -189,8 +196,18 @@ impl World {
             self.advance_runner(id, now);
         }
         self.expire_queue(now);
-        while self.graves.front().is_some_and(|grave| grave.buried_before(now, GRAVE_MS)) {
+        while self
+            .graves
+            .front()
+            .is_some_and(|grave| grave.buried_ms().saturating_add(GRAVE_MS) <= now)
+        {
             self.graves.pop_front();
+        }
+        while self.graves.len() > REMOVED_MAX {
+            self.graves.pop_front();
+        }
+        if let Some(oldest) = self.graves.front() {
+            self.due(oldest.buried_ms().saturating_add(GRAVE_MS));
         }
         self.dispatch(now);
     }

@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 use hmac::{Hmac, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::Sha256;
+use tokio::sync::Notify;
 
 use super::bodies;
 use super::ids::JobId;
@@ -59,6 +61,8 @@ impl Action {
 #[derive(Clone)]
 pub(crate) struct Delivery {
     pub(crate) hook_id: u64,
+    /// The organisation the hook belongs to.
+    pub(crate) target_id: u64,
     pub(crate) url: String,
     pub(crate) guid: String,
     pub(crate) action: &'static str,
@@ -95,6 +99,8 @@ pub(crate) struct Outbox {
     waiting: VecDeque<Delivery>,
     pub(crate) log: VecDeque<Delivered>,
     pub(crate) dropped: u64,
+    /// Woken when a delivery waits.
+    pub(crate) wake: Arc<Notify>,
 }
 
 impl Outbox {
@@ -129,11 +135,13 @@ impl World {
         }
         let Some(payload) = self.payload(job, action) else { return };
         let body = payload.to_string().into_bytes();
+        let target_id = payload["organization"]["id"].as_u64().unwrap_or_default();
         for index in 0..self.outbox.hooks.len() {
-            let guid = self.random.uuid();
+            let guid = self.id_random.uuid();
             let Some(hook) = self.outbox.hooks.get(index) else { return };
             let delivery = Delivery {
                 hook_id: hook.id,
+                target_id,
                 url: hook.spec.url.clone(),
                 guid,
                 action: action.word(),
@@ -151,7 +159,7 @@ impl World {
             self.outbox.waiting.pop_front();
             self.outbox.dropped += 1;
         }
-        self.changed.notify_one();
+        self.outbox.wake.notify_one();
     }
 
     /// The next delivery to send.
