@@ -2,11 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "it/architecture.rs"]
-mod architecture;
-#[path = "it/docker.rs"]
-mod docker;
-#[path = "it/support/docker_proxy.rs"]
-mod docker_proxy;
-#[path = "it/support/engine.rs"]
-mod engine;
+mod it {
+    mod architecture;
+    mod docker;
+    mod sim_github;
+    pub(crate) mod support;
+}

@@ -1,14 +1,9 @@
 //! The Docker edge against a real engine, and the modelled host against the same suite.
 
-#[path = "docker/conformance.rs"]
 mod conformance;
-#[path = "docker/connecting.rs"]
 mod connecting;
-#[path = "docker/engine_only.rs"]
 mod engine_only;
-#[path = "docker/model_only.rs"]
 mod model_only;
-#[path = "docker/programs.rs"]
 mod programs;
 
 use std::sync::Arc;
@@ -20,7 +15,7 @@ use runner_orchestrator::docker::Docker;
 use runner_orchestrator::sim::docker::{ModelDocker, ModelSettings};
 use tokio_util::task::TaskTracker;
 
-use crate::engine::{Engine, connect, random_mark};
+use crate::it::support::engine::{Engine, connect, random_mark};
 
 /// The image that modelled hosts have in these tests.
 const MODEL_IMAGE: &str = "shell:model";

@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
 use super::programs::{self, Program};
-use crate::engine::Names;
+use crate::it::support::engine::Names;
 
 /// Long enough for the slowest step on a busy machine; reached only when something hangs.
 const PATIENCE: Duration = Duration::from_secs(60);

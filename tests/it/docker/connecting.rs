@@ -14,7 +14,7 @@ use runner_orchestrator::fleet::id::ContainerId;
 use serde_json::json;
 
 use super::conformance::{self, Subject};
-use crate::engine::Engine;
+use crate::it::support::engine::Engine;
 
 /// Just enough of a daemon to see what is asked of it.
 #[derive(Debug, Default)]

@@ -24,7 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::conformance::{all_lines, blob, first_line};
 use super::on_engine;
 use super::programs::Program;
-use crate::engine::Engine;
+use crate::it::support::engine::Engine;
 
 /// The library itself, to plant and inspect what our edge has no word for.
 fn raw() -> bollard::Docker {

@@ -1,0 +1,4 @@
+//! What several tests need.
+
+pub(crate) mod docker_proxy;
+pub(crate) mod engine;
