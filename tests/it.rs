@@ -5,6 +5,7 @@
 mod it {
     mod architecture;
     mod docker;
+    mod kill_points;
     mod sim_github;
     pub(crate) mod support;
 }

@@ -2,3 +2,4 @@
 
 pub(crate) mod docker_proxy;
 pub(crate) mod engine;
+pub(crate) mod fleet;

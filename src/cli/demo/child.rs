@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,15 +35,15 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts this very executable with `args` and only the environment given, and waits
+    /// Starts `executable` with `args` and only the environment given, and waits
     /// for the first line of its standard output that is JSON with the ready field; returns
     /// that field's value.
     pub async fn start(
+        executable: &Path,
         args: &[String],
         env: &[(String, String)],
         output: Output,
     ) -> anyhow::Result<(Self, String)> {
-        let executable = std::env::current_exe().context("could not find this executable")?;
         let mut child = Command::new(executable)
             .args(args)
             .env_clear()

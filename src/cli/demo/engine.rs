@@ -1,7 +1,7 @@
 //! Where the demo's runners run: the local Docker engine, or the modelled one in the
 //! orchestrator's own process.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use uuid::Uuid;
@@ -41,7 +41,7 @@ impl Engine {
         if choice == EngineChoice::Model {
             return Ok(Self::Model);
         }
-        match RealEngine::prepare(mark, max_runners).await {
+        match RealEngine::prepare(None, mark, max_runners).await {
             Ok(engine) => Ok(Self::Docker(Box::new(engine))),
             Err(error) if choice == EngineChoice::Auto => {
                 print::message(&format!(
@@ -65,11 +65,17 @@ impl Engine {
 }
 
 impl RealEngine {
-    async fn prepare(mark: &ClusterMark, max_runners: u32) -> anyhow::Result<Self> {
+    /// Makes image and network on the engine that `DOCKER_HOST` names. The image is made
+    /// from `executable`, or from the running one.
+    pub async fn prepare(
+        executable: Option<&Path>,
+        mark: &ClusterMark,
+        max_runners: u32,
+    ) -> anyhow::Result<Self> {
         let docker_host = crate::config::docker_host();
         let docker = BollardDocker::connect(docker_host.as_deref())?;
         docker.daemon().await.context("the engine does not answer")?;
-        let image = image::ensure(&docker, &ImageSpec::demo(None))
+        let image = image::ensure(&docker, &ImageSpec::demo(executable))
             .await
             .context("could not make the demo's image")?;
         let spec = NetworkSpec::of_pool(mark.clone(), PoolName::from(POOL), max_runners);

@@ -1,5 +1,6 @@
 //! The demo's world: built, played, taken down.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -28,6 +29,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(90);
 /// Everything the demo made.
 #[derive(Debug)]
 pub struct World {
+    executable: PathBuf,
     engine: Engine,
     mark: ClusterMark,
     cluster: String,
@@ -84,6 +86,7 @@ impl World {
         let mark = ClusterMark::derive(&cluster);
         let engine = Engine::choose(args.engine, &mark, args.max_runners).await?;
         let mut world = Self {
+            executable: std::env::current_exe().context("could not find this executable")?,
             engine,
             mark,
             cluster,
@@ -133,10 +136,10 @@ impl World {
         args.extend(["--seed".to_owned(), self.args.seed.to_string()]);
         let log = log_file(self.args.logs.as_ref(), "github.log");
         let output = Output { ready_field: "listening", log };
-        let (program, url) = Program::start(&args, &[], output).await?;
+        let (program, url) = Program::start(&self.executable, &args, &[], output).await?;
         self.github = Some(program);
         self.github_url = url;
-        let settings = serde_json::json!({ "lost_after": LOST_AFTER_SECONDS });
+        let settings = serde_json::json!({ "lost_after_seconds": LOST_AFTER_SECONDS });
         self.post("settings", &settings).await
     }
 
@@ -165,7 +168,8 @@ impl World {
         }
         let log = log_file(self.args.logs.as_ref(), "orchestrator.log");
         let output = Output { ready_field: "address", log };
-        let (program, address) = Program::start(&["serve".to_owned()], &env, output).await?;
+        let args = ["serve".to_owned()];
+        let (program, address) = Program::start(&self.executable, &args, &env, output).await?;
         self.orchestrator = Some(program);
         self.say(&format!("orchestrator on http://{address}, {} engine", self.engine.name()));
         Ok(())

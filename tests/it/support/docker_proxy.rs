@@ -13,14 +13,14 @@ use tokio::task::JoinSet;
 
 /// Where to stop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum When {
+pub(crate) enum When {
     Before,
     After,
 }
 
 /// What to stop at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Point {
+pub(crate) enum Point {
     Create(When),
     Attach(When),
     Start(When),
@@ -29,7 +29,7 @@ pub enum Point {
 }
 
 impl Point {
-    pub const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Create(When::Before),
         Self::Create(When::After),
         Self::Attach(When::Before),
@@ -82,14 +82,14 @@ impl Trap {
 
 /// A running proxy; it ends when dropped.
 #[derive(Debug)]
-pub struct DockerProxy {
+pub(crate) struct DockerProxy {
     path: PathBuf,
     trap: Arc<Trap>,
     _tasks: JoinSet<()>,
 }
 
 impl DockerProxy {
-    pub fn start(path: PathBuf, real: PathBuf) -> Self {
+    pub(crate) fn start(path: PathBuf, real: PathBuf) -> Self {
         let listener = UnixListener::bind(&path).unwrap();
         let trap = Arc::new(Trap::default());
         let mut tasks = JoinSet::new();
@@ -97,16 +97,16 @@ impl DockerProxy {
         Self { path, trap, _tasks: tasks }
     }
 
-    pub fn docker_host(&self) -> String {
+    pub(crate) fn docker_host(&self) -> String {
         format!("unix://{}", self.path.display())
     }
 
-    pub fn set(&self, point: Point) {
+    pub(crate) fn set(&self, point: Point) {
         *self.trap.point.lock().unwrap() = Some(point);
     }
 
     /// Ends when the trap has sprung.
-    pub async fn fired(&self) {
+    pub(crate) async fn fired(&self) {
         self.trap.fired.notified().await;
     }
 }
