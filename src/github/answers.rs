@@ -211,10 +211,11 @@ impl From<Runner> for Registration {
     }
 }
 
-/// Reads an RFC 3339 date with any offset; what is none is unknown.
+/// Reads an RFC 3339 date with any offset. What is none is unknown, and so is the year
+/// one, GitHub's other way to say so.
 fn instant(text: Option<&str>) -> Option<Timestamp> {
     let date = chrono::DateTime::parse_from_rfc3339(text?).ok()?;
-    Some(Timestamp::from_utc(date.to_utc()))
+    Some(Timestamp::from_utc(date.to_utc())).filter(|at| at.0 > 0)
 }
 
 #[cfg(test)]

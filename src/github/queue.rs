@@ -25,6 +25,8 @@ const RUNS_AT_ONCE: usize = 16;
 /// A run that did not change and has no job waiting is not asked for its jobs again for
 /// this long: a job that becomes ready without a change of its run is found by then.
 const QUIET_RUN_REREAD: Duration = Duration::from_secs(30);
+/// The step of GitHub's dates, and a second for clocks that differ.
+const RUN_DATE_STEP: Duration = Duration::from_secs(2);
 /// The jobs read last stand for a run that did not change at most this long.
 const JOBS_AGE_MAX: Duration = Duration::from_secs(300);
 /// Runs whose jobs are remembered, over all repositories.
@@ -50,6 +52,15 @@ struct Known {
     run: Run,
     read_at: Timestamp,
     waiting: Arc<[Waiting]>,
+}
+
+impl Known {
+    /// Whether no job waited, and the run's own date would tell if one did since: GitHub's
+    /// dates are whole seconds, so one that is as old as the reading tells nothing.
+    fn is_quiet(&self) -> bool {
+        let settled = |at| self.read_at.since(at) >= RUN_DATE_STEP;
+        self.waiting.is_empty() && self.run.updated_at.is_some_and(settled)
+    }
 }
 
 impl Queues {
@@ -147,7 +158,7 @@ impl Reader<'_> {
         let Some(known) = unchanged else {
             return self.read_waiting(run, CallClass::Queue).await;
         };
-        if known.waiting.is_empty() && now.since(known.read_at) < QUIET_RUN_REREAD {
+        if known.is_quiet() && now.since(known.read_at) < QUIET_RUN_REREAD {
             return Ok(known.clone());
         }
         match self.read_waiting(run, CallClass::Sweep).await {

@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Repository;
-use super::budget::{
-    POINTS_PER_MINUTE, SWEEP_FLOOR_CEILING, SWEEP_FLOOR_POINTS, SWEEP_POINTS_PER_MINUTE,
-};
+use super::budget::{SWEEP_FLOOR_CEILING, SWEEP_FLOOR_POINTS, SWEEP_POINTS_PER_MINUTE};
 use crate::fleet::budget::Budget;
 use crate::fleet::id::RepoName;
 use crate::fleet::time::Timestamp;
@@ -50,17 +48,6 @@ pub struct Coverage {
 }
 
 impl Sweep {
-    /// Points that sweeping may spend now, by the client's budget.
-    #[must_use]
-    pub fn allowance(budget: &Budget) -> u32 {
-        if budget.blocked_until.is_some() {
-            return 0;
-        }
-        let used = budget.points_this_minute;
-        let floor = SWEEP_FLOOR_CEILING.saturating_sub(used).min(SWEEP_FLOOR_POINTS);
-        SWEEP_POINTS_PER_MINUTE.saturating_sub(used).max(floor)
-    }
-
     /// Whether the list of repositories should be read (again).
     #[must_use]
     pub fn list_is_due(&self, now: Timestamp) -> bool {
@@ -81,24 +68,23 @@ impl Sweep {
         self.listed_at = Some(now);
     }
 
-    /// The repositories to read at this poll, most urgent first. `allowance_points` is what
-    /// [`Sweep::allowance`] gave; active repositories are due even without any.
+    /// The repositories to read at this poll, most urgent first: active ones whatever
+    /// the budget (the client sheds what there is no room for), then as many of the others
+    /// as the budget leaves room for and the pace allows.
     #[must_use]
-    pub fn due(
-        &self,
-        now: Timestamp,
-        poll_interval: Duration,
-        allowance_points: u32,
-    ) -> Vec<RepoName> {
+    pub fn due(&self, now: Timestamp, poll_interval: Duration, budget: &Budget) -> Vec<RepoName> {
+        if budget.blocked_until.is_some_and(|until| until > now) {
+            return Vec::new();
+        }
         let (active, quiet): (Vec<_>, Vec<_>) =
             self.repos.iter().partition(|(_, state)| state.is_active(now));
         let active = turn(active, readings(ACTIVE_POINTS_PER_MINUTE, poll_interval));
-        let spent = POINTS_PER_READING * u32::try_from(active.len()).unwrap_or(u32::MAX);
-        let left = allowance_points.saturating_sub(spent) / POINTS_PER_READING;
+        let swept = quiet.iter().filter(|(_, state)| state.tried_within_a_minute(now)).count();
+        let room = room(budget.points_this_minute, points(active.len()), points(swept));
         let unread = quiet.iter().filter(|(_, state)| state.tried_at.is_none()).count();
-        // The first sweep may use the whole allowance; later ones spread over the minute.
-        let paced = readings(SWEEP_POINTS_PER_MINUTE, poll_interval).max(unread);
-        let quiet = turn(quiet, paced.min(usize::try_from(left).unwrap_or(usize::MAX)));
+        // The first sweep may use all the room at once; later ones spread over the minute.
+        let pace = readings(SWEEP_POINTS_PER_MINUTE, poll_interval).max(unread);
+        let quiet = turn(quiet, pace.min(room));
         active.into_iter().chain(quiet).collect()
     }
 
@@ -147,6 +133,10 @@ impl Sweep {
 }
 
 impl State {
+    fn tried_within_a_minute(&self, now: Timestamp) -> bool {
+        self.tried_at.is_some_and(|at| now.since(at) < Duration::from_secs(60))
+    }
+
     fn is_active(&self, now: Timestamp) -> bool {
         let ran = self.active_at.is_some_and(|at| now.since(at) < ACTIVE_FOR);
         // A push starts runs: until it is read, that repository is the likeliest to have any.
@@ -156,6 +146,20 @@ impl State {
         );
         ran || pushed
     }
+}
+
+/// Quiet repositories that may be read now, when so many points of this minute are used,
+/// will be used by the active ones, and went to quiet ones already.
+fn room(used: u32, active: u32, swept: u32) -> usize {
+    let used = used + active;
+    let share = SWEEP_POINTS_PER_MINUTE.saturating_sub(used);
+    let floor =
+        SWEEP_FLOOR_POINTS.saturating_sub(swept).min(SWEEP_FLOOR_CEILING.saturating_sub(used));
+    usize::try_from(share.max(floor) / POINTS_PER_READING).unwrap_or(usize::MAX)
+}
+
+fn points(readings: usize) -> u32 {
+    u32::try_from(readings).unwrap_or(u32::MAX).saturating_mul(POINTS_PER_READING)
 }
 
 /// The first of the repositories whose turn it is: never tried before the longest untried,
@@ -168,7 +172,7 @@ fn turn(mut repos: Vec<(&RepoName, &State)>, most: usize) -> Vec<RepoName> {
 /// Readings that one poll may make so that a minute of polls stays within the points.
 fn readings(points_per_minute: u32, poll_interval: Duration) -> usize {
     let interval_ms = poll_interval.as_millis().clamp(1, 60_000);
-    let points = u128::from(points_per_minute.min(POINTS_PER_MINUTE)) * interval_ms;
+    let points = u128::from(points_per_minute) * interval_ms;
     let readings = points.div_ceil(60_000 * u128::from(POINTS_PER_READING));
     usize::try_from(readings).unwrap_or(usize::MAX).max(1)
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::fleet::budget::Budget;
+use crate::github::budget::POINTS_PER_MINUTE;
 
 const POLL: Duration = Duration::from_secs(30);
 
@@ -20,6 +21,10 @@ fn sweep(repositories: usize) -> Sweep {
     sweep
 }
 
+fn used(points: u32) -> Budget {
+    Budget { points_this_minute: points, ..Budget::open(180) }
+}
+
 /// Spends from a minute's points as the client does, over any 60 seconds.
 #[derive(Default)]
 struct Minute(Vec<(Timestamp, u32)>);
@@ -34,7 +39,7 @@ impl Minute {
     }
 
     fn budget(&self, now: Timestamp) -> Budget {
-        Budget { points_this_minute: self.used(now), ..Budget::open(180) }
+        used(self.used(now))
     }
 }
 
@@ -47,7 +52,7 @@ fn run(sweep: &mut Sweep, poll: Duration, seconds: u64, active: &[RepoName]) -> 
     let mut longest: BTreeMap<RepoName, u64> = BTreeMap::new();
     let mut now = at(0);
     while now < at(seconds) {
-        for repo in sweep.due(now, poll, Sweep::allowance(&minute.budget(now))) {
+        for repo in sweep.due(now, poll, &minute.budget(now)) {
             minute.0.push((now, POINTS_PER_READING));
             sweep.read(&repo, now, active.contains(&repo));
             let before = last.insert(repo.clone(), now).expect("known");
@@ -80,7 +85,7 @@ fn five_hundred_quiet_repositories_are_all_read_within_four_minutes_for_ever() {
 #[test]
 fn the_first_sweep_goes_by_push_and_uses_the_whole_allowance() {
     let sweep = sweep(500);
-    let due = sweep.due(at(0), POLL, Sweep::allowance(&Budget::open(180)));
+    let due = sweep.due(at(0), POLL, &used(0));
     assert_eq!(due.len(), 225);
     assert_eq!(due[0], name(499));
     assert_eq!(due[224], name(275));
@@ -92,8 +97,8 @@ fn an_active_repository_is_read_at_every_poll_even_without_allowance() {
     for n in 0..500 {
         sweep.read(&name(n), at(1), n == 7);
     }
-    assert_eq!(sweep.due(at(31), POLL, 0), [name(7)]);
-    assert_eq!(sweep.due(at(602), POLL, 0), [], "it has been quiet for ten minutes");
+    assert_eq!(sweep.due(at(31), POLL, &used(900)), [name(7)]);
+    assert_eq!(sweep.due(at(602), POLL, &used(900)), [], "it has been quiet for ten minutes");
 }
 
 #[test]
@@ -111,9 +116,9 @@ fn a_repository_that_cannot_be_read_waits_its_turn() {
     for n in [0, 1] {
         sweep.read(&name(n), at(1), false);
     }
-    assert_eq!(sweep.due(at(2), Duration::from_secs(1), 100)[0], name(2));
+    assert_eq!(sweep.due(at(2), Duration::from_secs(1), &used(0))[0], name(2));
     sweep.failed(&name(2), at(2));
-    assert_eq!(sweep.due(at(3), Duration::from_secs(1), 100).last(), Some(&name(2)));
+    assert_eq!(sweep.due(at(3), Duration::from_secs(1), &used(0)).last(), Some(&name(2)));
     let unread: Vec<_> = sweep.ages(at(3)).filter(|(_, age)| age.is_none()).collect();
     assert_eq!(unread, [(&name(2), None)], "a failed reading has no age");
 }
@@ -128,9 +133,9 @@ fn a_push_after_the_last_reading_makes_a_repository_active() {
     let list: Vec<_> =
         (0..3).map(|n| Repository { name: name(n), pushed_at: Some(pushed(n)) }).collect();
     sweep.relist(&list, at(30));
-    assert_eq!(sweep.due(at(30), POLL, 0), [name(1)]);
+    assert_eq!(sweep.due(at(30), POLL, &used(900)), [name(1)]);
     sweep.read(&name(1), at(31), false);
-    assert_eq!(sweep.due(at(32), POLL, 0), []);
+    assert_eq!(sweep.due(at(32), POLL, &used(900)), []);
 }
 
 #[test]
@@ -155,11 +160,20 @@ fn a_fresh_list_keeps_what_is_known_and_forgets_what_vanished() {
 
 #[test]
 fn a_blocked_or_spent_budget_allows_no_sweep() {
-    let spent = |points| Budget { points_this_minute: points, ..Budget::open(0) };
-    assert_eq!(Sweep::allowance(&spent(0)), 450);
-    assert_eq!(Sweep::allowance(&spent(440)), 60);
-    assert_eq!(Sweep::allowance(&spent(690)), 10);
-    assert_eq!(Sweep::allowance(&spent(700)), 0);
+    let due = |budget: &Budget| sweep(500).due(at(1), POLL, budget).len();
+    assert_eq!([0, 440, 690, 700, 900].map(|points| due(&used(points))), [225, 30, 5, 0, 0]);
     let blocked = Budget { blocked_until: Some(at(9)), ..Budget::open(0) };
-    assert_eq!(Sweep::allowance(&blocked), 0);
+    assert_eq!(due(&blocked), 0);
+    let over = Budget { blocked_until: Some(at(1)), ..Budget::open(0) };
+    assert_eq!(due(&over), 225);
+}
+
+#[test]
+fn the_floor_of_a_minute_is_spent_once() {
+    let mut sweep = sweep(500);
+    for repo in sweep.due(at(0), POLL, &used(440)) {
+        sweep.read(&repo, at(0), false);
+    }
+    assert!(sweep.due(at(59), POLL, &used(500)).is_empty());
+    assert_eq!(sweep.due(at(60), POLL, &used(500)).len(), 30);
 }
