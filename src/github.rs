@@ -12,6 +12,23 @@ use crate::fleet::id::{GitHubRunnerId, JobId, RepoName, RunnerName};
 use crate::fleet::pool::{Labels, Scope};
 use crate::fleet::time::Timestamp;
 
+pub use auth::Credentials;
+pub use rest::{GitHubSettings, RestGitHub};
+
+mod answers;
+mod auth;
+pub mod budget;
+mod cache;
+mod counters;
+mod line;
+mod pages;
+mod preflight;
+mod queue;
+mod rest;
+mod route;
+pub mod sweep;
+mod wire;
+
 /// What we ask of GitHub. Every call has a timeout and spends from the budget; a call
 /// the budget has no room for fails with [`GitHubError::Shed`] before it is sent.
 #[async_trait]
@@ -164,6 +181,20 @@ pub enum Verdict {
     /// GitHub did not answer.
     Unreachable {
         why: String,
+    },
+}
+
+/// Why a client could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum GitHubSetupError {
+    #[error("{url:?} is not the http(s) address of a REST API")]
+    ApiUrl { url: String },
+    #[error("the github app's private key is not an RSA key in PEM")]
+    PrivateKey,
+    #[error("the client for github could not be set up")]
+    Client {
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 

@@ -55,7 +55,7 @@ impl Default for PlantedRunners {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReposPatch {
-    /// Add this many, numbered on from those there are.
+    /// Add this many, under the first free numbers.
     pub count: usize,
     /// `owner/name` of one repository to add or change.
     pub repo: Option<String>,
@@ -226,10 +226,9 @@ impl World {
     fn change_repos(&mut self, patch: &ReposPatch, now: u64) -> Result<usize, ControlError> {
         let owner = self.default_owner();
         let mut named = Vec::new();
-        let first = self.repos.len() + 1;
-        for number in first..first.saturating_add(patch.count) {
-            named.push((owner.clone(), format!("repo-{number}")));
-        }
+        let free = (1..).map(|number| format!("repo-{number}"));
+        let free = free.filter(|name| !self.repos.contains_key(&RepoKey::new(&owner, name)));
+        named.extend(free.take(patch.count.min(REPOS_MAX)).map(|name| (owner.clone(), name)));
         if let Some(text) = &patch.repo {
             let (owner, name) = text.split_once('/').unwrap_or((&owner, text));
             named.push((owner.to_owned(), name.to_owned()));

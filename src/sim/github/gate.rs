@@ -6,7 +6,7 @@ use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt};
 use sha2::{Digest, Sha256};
 use tokio::time::{Duration, sleep};
 
@@ -23,6 +23,8 @@ use super::webhooks::hex;
 
 /// Prefix of the GHES form of the API.
 pub(crate) const GHES: &str = "/api/v3";
+/// Time for the first half of a truncated answer to leave.
+const FLUSH_PAUSE: Duration = Duration::from_millis(20);
 /// Values of `X-GitHub-Api-Version` that exist.
 const API_VERSIONS: [&str; 2] = ["2022-11-28", "2026-03-10"];
 /// Largest answer the model makes: 100 runs with two repositories each are about 2 MB.
@@ -312,7 +314,11 @@ async fn break_on_request(hit: &Hit, peer: Option<Peer>, response: Response) -> 
 fn broken_after(bytes: Bytes, response: Response) -> Response {
     let (mut parts, _) = response.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
-    let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-    let body = Body::from_stream(stream::iter([Ok(bytes), Err(broken)]));
-    Response::from_parts(parts, body)
+    let rest = async {
+        // What came before shall be on its way when the connection breaks.
+        sleep(FLUSH_PAUSE).await;
+        Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
+    };
+    let body = stream::iter([Ok(bytes)]).chain(stream::once(rest));
+    Response::from_parts(parts, Body::from_stream(body))
 }

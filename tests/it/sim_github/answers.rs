@@ -7,7 +7,7 @@ use runner_orchestrator::sim::github::{
 use serde_json::json;
 
 use super::quiet::{Answer, Quiet, pass};
-use super::support::text;
+use super::support::{Model, text};
 
 const RUNNERS: &str = "/orgs/acme/actions/runners";
 
@@ -212,4 +212,76 @@ async fn runs_are_filtered_by_status_and_jobs_by_run() {
     assert_eq!(jobs["jobs"][0]["id"].as_u64(), Some(ids[0].0));
     assert_eq!(jobs["jobs"][0]["status"], "queued");
     assert!(jobs["jobs"][0]["runner_id"].is_null());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_enterprise_runner_takes_jobs_of_every_organisation() {
+    let fine = TokenSpec { kind: TokenKind::FineGrained, ..TokenSpec::all_powerful("fine") };
+    let quiet = Quiet::with(SimOptions {
+        orgs: vec!["acme".into(), "other".into()],
+        enterprise: Some("big".into()),
+        tokens: vec![TokenSpec::all_powerful("sim-token"), fine],
+        ..SimOptions::default()
+    });
+    let path = "/enterprises/Big/actions/runners/generate-jitconfig";
+    let body = json!({"name": "e", "runner_group_id": 1, "labels": ["self-hosted"]});
+    let fine = [("authorization", "Bearer fine")];
+    let answer = quiet.call(Method::POST, path, &fine, Some(body.clone())).await;
+    refused(&answer, 403, "Resource not accessible by personal access token");
+    refused(&quiet.get("/enterprises/small/actions/runners").await, 404, "Not Found");
+    let minted = quiet.post(path, body).await;
+    let mut listening = quiet.listen(&text(&minted.body["encoded_jit_config"]));
+    listening.printed("Listening").await;
+    let job = NewJobs { repo: Some("other/thing".into()), ..NewJobs::default() };
+    quiet.sim.post_jobs(&job).unwrap();
+    assert_eq!(listening.ended().await, 0);
+    assert_eq!(quiet.sim.state().jobs[0].repo, "other/thing");
+    let nowhere = NewJobs { repo: Some("nobody/thing".into()), ..NewJobs::default() };
+    assert!(quiet.sim.post_jobs(&nowhere).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_goes_only_to_a_runner_that_matches() {
+    let quiet = Quiet::new();
+    let public =
+        ReposPatch { repo: Some("open".into()), private: Some(false), ..ReposPatch::default() };
+    quiet.sim.change_repos(&public).unwrap();
+    let minted = quiet.try_mint("one", &["Linux", "GPU"]).await;
+    let mut listening = quiet.listen(&text(&minted.body["encoded_jit_config"]));
+    listening.printed("Listening").await;
+    let job = |labels: &[&str], repo: &str| NewJobs {
+        labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+        repo: Some(repo.into()),
+        ..NewJobs::default()
+    };
+    quiet.sim.post_jobs(&job(&["linux", "arm"], "repo-1")).unwrap();
+    // A public repository's job stays queued for the default group, as in real life.
+    quiet.sim.post_jobs(&job(&["linux"], "open")).unwrap();
+    pass(600).await;
+    assert!(quiet.sim.state().jobs.iter().all(|job| job.assigned_at.is_none()));
+    quiet.sim.post_jobs(&job(&["LINUX", "gpu"], "repo-1")).unwrap();
+    assert_eq!(listening.ended().await, 0);
+    let ran: Vec<_> = quiet.sim.state().jobs.iter().map(|job| job.attempts).collect();
+    assert_eq!(ran, [0, 0, 1]);
+    let open = SettingsPatch { group_allows_public: Some(true), ..SettingsPatch::default() };
+    quiet.sim.change_settings(&open);
+    let minted = quiet.try_mint("two", &["linux"]).await;
+    let mut listening = quiet.listen(&text(&minted.body["encoded_jit_config"]));
+    assert_eq!(listening.ended().await, 0);
+    assert_eq!(quiet.sim.state().jobs[1].runner_name.as_deref(), Some("two"));
+}
+
+#[tokio::test]
+async fn a_user_agent_is_required_and_both_roots_answer() {
+    let model = Model::start().await;
+    let url = format!("{}/user", model.handle.base_url());
+    let bare = model.client.get(&url).bearer_auth("sim-token").send().await.unwrap();
+    assert_eq!(bare.status(), 403);
+    let named = model.client.get(&url).bearer_auth("sim-token").header("user-agent", "me");
+    let named: serde_json::Value = named.send().await.unwrap().json().await.unwrap();
+    assert_eq!(named["url"], format!("{}/users/octo", model.handle.base_url()));
+    let ghes = model.get_json("/user").await;
+    assert_eq!(ghes["url"], format!("{}/users/octo", model.handle.api_url()));
+    // Both are one route for the counters.
+    assert_eq!(model.handle.state().calls["GET /user"], 3);
 }
