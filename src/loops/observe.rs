@@ -20,6 +20,7 @@ use crate::fleet::ledger::Ledger;
 use crate::fleet::policy::Policy;
 use crate::fleet::pool::{Pool, Scope};
 use crate::fleet::registration::{Row, ScopeReading};
+use crate::github::sweep::Sweep;
 use crate::github::{GitHub, GitHubError, QueueReading};
 use crate::store::Store;
 use crate::telemetry::chain;
@@ -27,8 +28,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// Queues read at the same time; GitHub allows a hundred requests at once in all.
 const READS_AT_ONCE: usize = 16;
-/// New and archived repositories are noticed within this time.
-const REPOSITORIES_EVERY: Duration = Duration::from_secs(300);
+/// A list of repositories that could not be read is asked for again after this.
+const RELIST_AFTER: Duration = Duration::from_secs(30);
 /// After a runner took a job its repository is read again, at most this often.
 const REREAD_EVERY: Duration = Duration::from_secs(1);
 
@@ -59,8 +60,8 @@ impl std::fmt::Debug for Observe {
 /// What is remembered between turns.
 #[derive(Debug, Default)]
 struct Memory {
-    repositories: BTreeMap<Scope, Vec<RepoName>>,
-    listed_at: Option<Instant>,
+    sweeps: BTreeMap<Scope, Sweep>,
+    relist_at: BTreeMap<Scope, Instant>,
     polled_at: Option<Instant>,
     reread_at: Option<Instant>,
 }
@@ -89,17 +90,30 @@ impl Observe {
         let poll_due = memory.polled_at.is_none_or(|at| at.elapsed() >= self.poll_interval);
         if poll_due {
             memory.polled_at = Some(Instant::now());
-            self.list_repositories(memory).await;
-            let repos: Vec<RepoName> = memory.repositories.values().flatten().cloned().collect();
-            tokio::join!(self.read_queues(repos), self.read_registrations());
+            tokio::join!(self.sweep(memory), self.read_registrations());
             return;
         }
         let reread_due = memory.reread_at.is_none_or(|at| at.elapsed() >= REREAD_EVERY);
         let repos = self.ledger().demand.repos_with_cancelled();
         if reread_due && !repos.is_empty() {
             memory.reread_at = Some(Instant::now());
-            self.read_queues(repos).await;
+            self.read_queues(&mut memory.sweeps, repos).await;
         }
+    }
+
+    /// Reads the queues whose turn it is: the active ones, and some of the others.
+    async fn sweep(&self, memory: &mut Memory) {
+        for scope in self.scopes() {
+            self.relist(memory, &scope).await;
+        }
+        let now = self.clock.now();
+        let budget = self.github.budget();
+        let due: BTreeSet<RepoName> = memory
+            .sweeps
+            .values()
+            .flat_map(|sweep| sweep.due(now, self.poll_interval, &budget))
+            .collect();
+        self.read_queues(&mut memory.sweeps, due.into_iter().collect()).await;
     }
 
     fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
@@ -114,42 +128,52 @@ impl Observe {
         self.pools.values().map(|pool| pool.scope.clone()).collect()
     }
 
-    async fn list_repositories(&self, memory: &mut Memory) {
-        let due = memory.listed_at.is_none_or(|at| at.elapsed() >= REPOSITORIES_EVERY);
-        if !due {
+    /// Brings the list of a scope's repositories up to date when it is old.
+    async fn relist(&self, memory: &mut Memory, scope: &Scope) {
+        let now = self.clock.now();
+        let due = memory.sweeps.get(scope).is_none_or(|sweep| sweep.list_is_due(now));
+        let waits = memory.relist_at.get(scope).is_some_and(|at| *at > Instant::now());
+        if !due || waits {
             return;
         }
-        let mut complete = true;
-        for scope in self.scopes() {
-            match self.github.repositories(&scope).await {
-                Ok(repositories) => {
-                    let names = repositories.into_iter().map(|repo| repo.name).collect();
-                    memory.repositories.insert(scope, names);
-                }
-                Err(error) => {
-                    complete = false;
-                    warn!(scope = %scope, error = %chain(&error), "could not list repositories");
-                    // A repository scope names its repository itself.
-                    if let Scope::Repo(repo) = &scope {
-                        memory.repositories.insert(scope.clone(), vec![repo.clone()]);
-                    }
-                }
+        match self.github.repositories(scope).await {
+            Ok(repositories) => {
+                memory.relist_at.remove(scope);
+                memory.sweeps.entry(scope.clone()).or_default().relist(&repositories, now);
+                self.keep_only(&memory.sweeps);
+            }
+            Err(error) => {
+                memory.relist_at.insert(scope.clone(), Instant::now() + RELIST_AFTER);
+                warn!(scope = %scope, error = %chain(&error), "could not list repositories");
             }
         }
-        if complete {
-            memory.listed_at = Some(Instant::now());
-            let repos: Vec<RepoName> = memory.repositories.values().flatten().cloned().collect();
+    }
+
+    /// Forgets repositories that left every scope, once every scope has been listed.
+    fn keep_only(&self, sweeps: &BTreeMap<Scope, Sweep>) {
+        if self.scopes().iter().all(|scope| sweeps.contains_key(scope)) {
+            let now = self.clock.now();
+            let repos: Vec<RepoName> = sweeps
+                .values()
+                .flat_map(|sweep| sweep.ages(now).map(|(repo, _)| repo.clone()))
+                .collect();
             self.ledger().demand.keep_only(&repos);
         }
     }
 
-    async fn read_queues(&self, repos: Vec<RepoName>) {
+    async fn read_queues(&self, sweeps: &mut BTreeMap<Scope, Sweep>, repos: Vec<RepoName>) {
         let readings = futures_util::stream::iter(repos.into_iter().map(|repo| async move {
             let reading = self.github.queue(&repo).await;
             (repo, reading)
         }));
         let mut readings = readings.buffer_unordered(READS_AT_ONCE);
         while let Some((repo, reading)) = readings.next().await {
+            for sweep in sweeps.values_mut() {
+                match &reading {
+                    Ok(reading) => sweep.read(&repo, reading.begun_at, reading.active),
+                    Err(_) => sweep.failed(&repo, self.clock.now()),
+                }
+            }
             self.learn_queue(&repo, reading);
             self.tell();
         }
