@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -234,6 +234,8 @@ impl Loops {
             observed: observed_seen,
             reread,
             metrics: self.edges.metrics.clone(),
+            tracker: self.tracker.clone(),
+            cleaning: Arc::new(Semaphore::new(1)),
         };
         let pools = Arc::new(self.settings.pools.clone());
         let observe = Observe {

@@ -221,6 +221,7 @@ impl AgentLoop {
         }
         if let Some((assignment, read_at)) = self.assignment.take() {
             let listing = self.state.listing.take();
+            self.state.term = assignment.term;
             let agent = &self.state.agent;
             let actions = converge(agent, &assignment, read_at, listing.as_ref(), now);
             let starting: Vec<_> = actions.into_iter().filter_map(|a| self.act(a, &assignment)).collect();

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -22,6 +23,7 @@ use crate::fleet::time::Timestamp;
 use crate::fleet::view::View;
 use crate::github::{Deregistered, GitHub};
 use crate::store::{Commit, Snapshot, Store, StoreError, Topic};
+use crate::telemetry::chain;
 use crate::telemetry::metrics::Metrics;
 
 /// Deadlines are judged at least this often when nothing nudges.
@@ -55,6 +57,9 @@ pub struct Lead {
     /// Moved by us when a runner took a job: the observe loop reads the queue again.
     pub reread: watch::Sender<u64>,
     pub metrics: Arc<Metrics>,
+    pub tracker: TaskTracker,
+    /// One clean-up of registrations at a time.
+    pub cleaning: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Lead {
@@ -111,7 +116,7 @@ impl Lead {
                 Ok(()) => {
                     self.tell(&decided);
                     decided.remember(&mut self.ledger(), now);
-                    self.deregister(&decided.deregister).await;
+                    self.clean_up(decided.deregister.clone());
                     None
                 }
                 Err(StoreError::Superseded { ours, current }) => {
@@ -184,24 +189,18 @@ impl Lead {
         }
     }
 
-    /// Deletes registrations that nobody claims. What fails is found again next turn.
-    async fn deregister(&self, orphans: &[Orphan]) {
-        for orphan in orphans {
-            match self.github.deregister(&orphan.scope, orphan.id).await {
-                Ok(Deregistered::Deleted | Deregistered::Absent) => {
-                    info!(runner.name = %orphan.name, "deleted a registration nobody claimed");
-                    self.ledger().registrations.forget(&orphan.name);
-                }
-                Ok(Deregistered::Busy) => {
-                    info!(runner.name = %orphan.name, "an unclaimed registration is busy; left");
-                }
-                Err(error) => {
-                    warn!(runner.name = %orphan.name, error = %error,
-                        "could not delete an unclaimed registration");
-                    return;
-                }
-            }
+    /// Deletes registrations that nobody claims, beside the loop: a turn never waits for
+    /// GitHub. One clean-up at a time; what it does not get to is found again next turn.
+    fn clean_up(&self, orphans: Vec<Orphan>) {
+        if orphans.is_empty() {
+            return;
         }
+        let Ok(only_one) = self.cleaning.clone().try_acquire_owned() else { return };
+        let (github, ledger) = (self.github.clone(), self.ledger.clone());
+        self.tracker.spawn(async move {
+            deregister(github.as_ref(), &ledger, &orphans).await;
+            drop(only_one);
+        });
     }
 
     fn publish(
@@ -234,4 +233,24 @@ fn longest_listening(snapshot: &Snapshot) -> BTreeMap<PoolName, Timestamp> {
         }
     }
     longest
+}
+
+async fn deregister(github: &dyn GitHub, ledger: &Mutex<Ledger>, orphans: &[Orphan]) {
+    for orphan in orphans {
+        match github.deregister(&orphan.scope, orphan.id).await {
+            Ok(Deregistered::Deleted | Deregistered::Absent) => {
+                info!(runner.name = %orphan.name, "deleted a registration nobody claimed");
+                let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+                ledger.registrations.forget(&orphan.name);
+            }
+            Ok(Deregistered::Busy) => {
+                info!(runner.name = %orphan.name, "an unclaimed registration is busy; left");
+            }
+            Err(error) => {
+                warn!(runner.name = %orphan.name, error = %chain(&error),
+                    "could not delete an unclaimed registration");
+                return;
+            }
+        }
+    }
 }

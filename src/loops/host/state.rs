@@ -12,7 +12,7 @@ use super::start::StartOrder;
 use super::{BEAT_EVERY, Host, LIST_EVERY, RETRY_AFTER, RetireEnd, Shutdown, StartEnd, SWEEP_EVERY};
 use crate::fleet::converge::{Agent, Found, Listing, Local, Stopping, Work};
 use crate::fleet::host::{Assigned, Assignment, HostRecord, RECORD_VERSION};
-use crate::fleet::id::{BootId, ContainerId, GitHubRunnerId, HostId, RunnerId};
+use crate::fleet::id::{BootId, ContainerId, GitHubRunnerId, HostId, RunnerId, Term};
 use crate::fleet::reason::{Reason, Refusal};
 use crate::fleet::runner::{RunnerPhase, RunnerRecord, Seen};
 use crate::fleet::time::Timestamp;
@@ -32,6 +32,8 @@ pub struct State {
     pub adopted: bool,
     /// Something changed since the last report.
     pub dirty: bool,
+    /// The term of the assignment last read.
+    pub term: Term,
     handles: HashMap<RunnerId, Handle>,
     settling: HashSet<RunnerId>,
     discarding: HashSet<ContainerId>,
@@ -80,6 +82,7 @@ impl State {
             listing: None,
             adopted: false,
             dirty: false,
+            term: Term(0),
             handles: HashMap::new(),
             settling: HashSet::new(),
             discarding: HashSet::new(),
@@ -209,7 +212,7 @@ impl State {
             pool: local.record.pool.clone(),
             host,
             boot,
-            term: 0,
+            term: self.term.0,
             correlation: local.record.correlation.clone(),
             cancel: handle.cancel.clone(),
             running: handle.running.clone(),
