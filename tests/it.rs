@@ -6,6 +6,7 @@ mod it {
     mod architecture;
     mod docker;
     mod kill_points;
+    mod loops;
     mod sim_github;
     pub(crate) mod support;
 }

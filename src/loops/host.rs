@@ -358,7 +358,7 @@ impl AgentLoop {
                 self.state.retire_ended(runner, end, now);
             }
             Event::ReapEnded(runner, result) => self.state.reap_ended(runner, result, now),
-            Event::DiscardEnded(container) => self.state.discard_ended(&container),
+            Event::DiscardEnded(container) => self.state.discard_ended(&container, now),
             Event::OutputEnded(runner) | Event::Died(runner) => self.settle_exit(runner),
             Event::ExitSettled(runner, exit) => self.exit_settled(runner, exit, now),
             Event::Listed(result) => {

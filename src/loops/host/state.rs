@@ -40,9 +40,14 @@ pub struct State {
     seq: u64,
     reported_at: Timestamp,
     list_at: Timestamp,
+    listed_at: Timestamp,
     listing_now: bool,
     pub sweep_at: Timestamp,
     give_up_at: Option<Timestamp>,
+    /// When the last task that changes containers ended.
+    work_ended_at: Timestamp,
+    /// The start of the last list that showed no container at all.
+    empty_list_at: Option<Timestamp>,
 }
 
 /// What a runner's tasks share with the loop.
@@ -89,9 +94,12 @@ impl State {
             seq: 0,
             reported_at: Timestamp(0),
             list_at: now,
+            listed_at: now,
             listing_now: false,
             sweep_at: now + SWEEP_EVERY,
             give_up_at: None,
+            work_ended_at: now,
+            empty_list_at: None,
         }
     }
 
@@ -230,6 +238,7 @@ impl State {
     }
 
     pub fn start_ended(&mut self, runner: RunnerId, end: Option<StartEnd>, now: Timestamp) {
+        self.work_ended_at = now;
         let Some(local) = self.agent.local.get_mut(&runner) else { return };
         local.work = None;
         local.not_before = now + RETRY_AFTER;
@@ -275,6 +284,7 @@ impl State {
     }
 
     pub fn retire_ended(&mut self, runner: RunnerId, end: RetireEnd, now: Timestamp) {
+        self.work_ended_at = now;
         let Some(local) = self.agent.local.get_mut(&runner) else { return };
         local.work = None;
         self.dirty = true;
@@ -329,6 +339,7 @@ impl State {
     }
 
     pub fn reap_ended(&mut self, runner: RunnerId, result: Result<(), String>, now: Timestamp) {
+        self.work_ended_at = now;
         if let Some(local) = self.agent.local.get_mut(&runner) {
             local.work = None;
             if let Err(error) = result {
@@ -342,7 +353,8 @@ impl State {
         self.discarding.insert(container.clone())
     }
 
-    pub fn discard_ended(&mut self, container: &ContainerId) {
+    pub fn discard_ended(&mut self, container: &ContainerId, now: Timestamp) {
+        self.work_ended_at = now;
         self.discarding.remove(container);
     }
 
@@ -367,11 +379,14 @@ impl State {
     pub fn stop(&mut self, shutdown: Shutdown, now: Timestamp) {
         self.agent.stopping = if shutdown.drain { Stopping::Drain } else { Stopping::Detach };
         self.give_up_at = Some(now + shutdown.timeout);
+        // Only a list from now on proves that nothing is left.
+        self.work_ended_at = now;
+        self.listed_at = Timestamp(0);
         self.dirty = true;
     }
 
-    /// Whether the loop may end: nothing is under way and, when draining, nothing lives
-    /// or the time for it is over.
+    /// Whether the loop may end: nothing is under way and, when draining, Docker itself has
+    /// said since that no container is left, or the time for it is over.
     #[must_use]
     pub fn may_stop(&self, now: Timestamp) -> bool {
         let Some(give_up_at) = self.give_up_at else { return false };
@@ -381,7 +396,8 @@ impl State {
             Stopping::No => false,
             Stopping::Detach => !working || now >= give_up_at,
             Stopping::Drain => {
-                (!working && !living && self.discarding.is_empty()) || now >= give_up_at
+                let empty = self.empty_list_at.is_some_and(|at| at >= self.work_ended_at);
+                (!working && !living && empty) || now >= give_up_at
             }
         }
     }
@@ -389,11 +405,15 @@ impl State {
     /// Whether a list is due.
     #[must_use]
     pub fn list_due(&self, now: Timestamp) -> bool {
-        !self.listing_now && now >= self.list_at
+        let look_again = self.agent.stopping == Stopping::Drain
+            && self.empty_list_at.is_none_or(|at| at < self.work_ended_at)
+            && now >= self.listed_at + LIST_SOON;
+        !self.listing_now && (now >= self.list_at || look_again)
     }
 
     pub fn listing_begun(&mut self, now: Timestamp) {
         self.listing_now = true;
+        self.listed_at = now;
         self.list_at = now + LIST_EVERY;
     }
 
@@ -447,6 +467,8 @@ impl State {
                 refollow.push((*id, container, handle.running.clone()));
             }
         }
+        self.empty_list_at =
+            listing.containers.is_empty().then_some(listing.begun_at).or(self.empty_list_at);
         self.listing = Some(listing);
         if !std::mem::replace(&mut self.adopted, true) {
             self.dirty = true;
