@@ -1,1 +1,2 @@
-
+#[path = "it/config.rs"]
+mod config;
