@@ -4,6 +4,7 @@
 
 mod it {
     mod architecture;
+    mod config;
     mod docker;
     mod kill_points;
     mod loops;
