@@ -1,2 +1,5 @@
 #[path = "it/config.rs"]
 mod config;
+
+#[path = "it/telemetry.rs"]
+mod telemetry;
