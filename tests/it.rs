@@ -11,4 +11,5 @@ mod it {
     mod loops;
     mod sim_github;
     pub(crate) mod support;
+    mod telemetry;
 }

@@ -17,9 +17,10 @@ use crate::api::{self, ApiSettings, ApiState};
 use crate::app::{App, Edges, Settings};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config, ShutdownMode};
-use crate::docker::{BollardDocker, Docker};
+use crate::docker::{BollardDocker, Docker, MeasuredDocker};
 use crate::fleet::id::PoolName;
 use crate::fleet::policy::Policy;
+use crate::fleet::reason::REASON_CODES;
 use crate::github::{Credentials, GitHub, GitHubSettings, RestGitHub};
 use crate::loops::host::Shutdown;
 use crate::sim::clock::SimClock;
@@ -27,7 +28,7 @@ use crate::sim::docker::{ModelDocker, ModelSettings};
 use crate::sim::listener::{ListenerFaults, Transport};
 use crate::sim::program::ListenerProgram;
 use crate::store::memory::MemoryStore;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{HttpRequest, Metrics};
 use crate::telemetry::{self, Output};
 
 /// The exit code of a second signal: 128 + SIGINT, as shells have it.
@@ -68,17 +69,23 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let address = listener.local_addr().context("could not read the address listened on")?;
 
     let edges = edges(&config, args.engine)?;
-    let metrics = edges.metrics.clone();
+    let (metrics, seen) = (edges.metrics.clone(), edges.metrics.clone());
     let github = edges.github.clone();
     let settings = settings(&config);
     let api_settings = api_settings(&config, address, edges.clock.as_ref());
     let app = App::start(edges, settings);
-    let published = app.handle().published;
     let state = ApiState::new(
         app.handle(),
         api_settings,
-        Arc::new(move || metrics.render_with(&published.borrow(), github.as_ref())),
-    );
+        Arc::new(move || {
+            metrics.github_calls(&github.calls());
+            metrics.github_budget(&github.budget());
+            metrics.render()
+        }),
+    )
+    .observed_by(Arc::new(move |method, route, status, took| {
+        seen.http_request(&HttpRequest { method, route, status, took });
+    }));
     let stop_api = CancellationToken::new();
     let recorder = state.recorder();
     let recorded = api::decisions::record(app.handle().published, recorder, stop_api.clone());
@@ -136,12 +143,13 @@ fn edges(config: &Config, engine: Engine) -> anyhow::Result<Edges> {
         Engine::Docker => Arc::new(BollardDocker::connect(Some(&config.docker.host))?),
         Engine::Model => Arc::new(model(config, clock.clone())?),
     };
+    let metrics = Arc::new(Metrics::new(config.pools.values(), REASON_CODES)?);
     Ok(Edges {
-        docker,
+        docker: Arc::new(MeasuredDocker::new(docker, metrics.clone())),
         github,
         store: Arc::new(MemoryStore::new(clock.clone())),
         clock,
-        metrics: Arc::new(Metrics::new(config.pools.values())?),
+        metrics,
     })
 }
 

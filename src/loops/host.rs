@@ -19,17 +19,19 @@ use crate::docker::{ContainerEventKind, Docker, NetworkSpec, Pulls};
 use crate::fleet::converge::{Action, Listing, Stopping, converge};
 use crate::fleet::host::Assignment;
 use crate::fleet::id::{ClusterMark, ContainerId, GitHubRunnerId, PoolName, ReplicaId, RunnerId};
+use crate::fleet::listener::JobResult;
 use crate::fleet::pool::Pool;
 use crate::fleet::reason::Reason;
 use crate::fleet::runner::{Failure, Seen};
 use crate::fleet::time::Timestamp;
 use crate::github::GitHub;
 use crate::store::{Store, Topic};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{LoopName, Metrics, Outcome};
 
 pub mod boot;
 pub mod follow;
 pub mod images;
+mod measure;
 pub mod remove;
 pub mod start;
 pub mod state;
@@ -90,6 +92,8 @@ pub enum Event {
     Seen(RunnerId, Seen),
     Container(RunnerId, ContainerId),
     Minted(RunnerId, GitHubRunnerId),
+    /// What the listener said of its job.
+    JobResult(RunnerId, JobResult),
     /// A start is over, well or not; `None` = handed over.
     StartEnded(RunnerId, Option<StartEnd>),
     /// A removal is over.
@@ -189,7 +193,8 @@ impl AgentLoop {
             }
             let begun = tokio::time::Instant::now();
             self.turn().await;
-            self.host.metrics.loop_turn("host", begun.elapsed());
+            let now = self.host.clock.now();
+            self.host.metrics.loop_turn(LoopName::Host, Outcome::Ok, begun.elapsed(), now);
             if self.state.may_stop(self.host.clock.now()) {
                 self.report().await;
                 return;
@@ -340,6 +345,7 @@ impl AgentLoop {
             Event::Seen(runner, seen) => self.state.seen(runner, seen, now),
             Event::Container(runner, container) => self.state.container_is(runner, container),
             Event::Minted(runner, github) => self.state.minted(runner, github),
+            Event::JobResult(runner, result) => self.state.job_result(runner, result),
             Event::StartEnded(runner, end) => {
                 self.state.start_ended(runner, end, now);
             }

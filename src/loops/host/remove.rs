@@ -14,7 +14,7 @@ use crate::fleet::id::{ContainerId, GitHubRunnerId, PoolName, RunnerId, RunnerNa
 use crate::fleet::pool::{Pool, Scope};
 use crate::fleet::reason::Reason;
 use crate::github::Deregistered;
-use crate::telemetry::chain;
+use crate::telemetry::{chain, trace};
 
 /// After GitHub deleted a registration, a job assigned just before shows within this time.
 const QUIET_AFTER_DELETE: Duration = Duration::from_secs(5);
@@ -55,6 +55,7 @@ pub async fn retire(host: Host, order: RetireOrder, pool: Pool, events: mpsc::Se
         "retire_runner", runner.id = %order.runner, runner.name = %order.name,
         pool = %order.pool, reason = order.reason.code()
     );
+    let span = trace::of_runner(order.runner, span);
     let (runner, reason) = (order.runner, order.reason.clone());
     let end = try_retire(&host, order, &pool).instrument(span).await;
     let _ = events.send(Event::RetireEnded(runner, reason, end)).await;
@@ -183,7 +184,9 @@ async fn retire_by_force(host: &Host, order: &RetireOrder, pool: &Pool) -> Retir
 
 /// Removes the container of a runner that exited, and its registration if it ran no job.
 pub async fn reap(host: Host, order: ReapOrder, scope: Option<Scope>, events: mpsc::Sender<Event>) {
-    let removed = container(&host, &order.container).await;
+    let span = info_span!("reap_runner", runner.id = %order.runner, pool = %order.pool);
+    let span = trace::of_runner(order.runner, span);
+    let removed = container(&host, &order.container).instrument(span).await;
     if !order.ran_job
         && let Some(scope) = scope
     {

@@ -2,11 +2,13 @@
 //! [`crate::fleet::converge`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::measure;
 use super::remove::{ReapOrder, RetireOrder};
 use super::start::StartOrder;
 use super::{
@@ -15,9 +17,11 @@ use super::{
 use crate::fleet::converge::{Agent, Found, Listing, Local, Stopping, Work};
 use crate::fleet::host::{Assigned, Assignment, HostRecord, RECORD_VERSION};
 use crate::fleet::id::{BootId, ContainerId, GitHubRunnerId, HostId, RunnerId, Term};
+use crate::fleet::listener::JobResult;
 use crate::fleet::reason::{Reason, Refusal};
 use crate::fleet::runner::{RunnerPhase, RunnerRecord, Seen};
 use crate::fleet::time::Timestamp;
+use crate::telemetry::metrics::Metrics;
 
 /// GitHub's 422 stands this long before the same runner is asked about again.
 const BUSY_BLOCKS: std::time::Duration = std::time::Duration::from_secs(600);
@@ -27,6 +31,7 @@ const LIST_SOON: std::time::Duration = std::time::Duration::from_secs(1);
 /// What the loop knows, and what its tasks hold on to.
 #[derive(Debug)]
 pub struct State {
+    metrics: Arc<Metrics>,
     pub agent: Agent,
     /// The last list, until a turn has compared it.
     pub listing: Option<Listing>,
@@ -59,6 +64,8 @@ struct Handle {
     running: watch::Sender<bool>,
     /// Its output stream has ended while its container may live.
     output_ended: bool,
+    /// What the listener said of its job.
+    result: Option<JobResult>,
 }
 
 impl Handle {
@@ -67,6 +74,7 @@ impl Handle {
             cancel: CancellationToken::new(),
             running: watch::Sender::new(false),
             output_ended: false,
+            result: None,
         }
     }
 }
@@ -89,6 +97,7 @@ impl State {
         };
         let now = host.clock.now();
         Self {
+            metrics: host.metrics.clone(),
             agent,
             listing: None,
             adopted: false,
@@ -193,6 +202,8 @@ impl State {
                     }
                     local.record.phase = phase;
                     self.dirty = true;
+                    let result = self.handles.get(&runner).and_then(|handle| handle.result);
+                    measure::moved(&self.metrics, &local.record, &before, result, now);
                 }
             }
             Err(illegal) => {
@@ -204,6 +215,12 @@ impl State {
     pub fn container_is(&mut self, runner: RunnerId, container: ContainerId) {
         if let Some(local) = self.agent.local.get_mut(&runner) {
             local.record.container = Some(container);
+        }
+    }
+
+    pub fn job_result(&mut self, runner: RunnerId, result: JobResult) {
+        if let Some(handle) = self.handles.get_mut(&runner) {
+            handle.result = Some(result);
         }
     }
 

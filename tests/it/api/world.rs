@@ -31,6 +31,7 @@ use runner_orchestrator::loops::host::Shutdown;
 use runner_orchestrator::loops::lead::{Lead, Published};
 use runner_orchestrator::store::Store;
 use runner_orchestrator::store::memory::MemoryStore;
+use runner_orchestrator::telemetry::metrics::Metrics;
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
@@ -99,7 +100,7 @@ impl World {
             github: github.clone(),
             store: store.clone(),
             clock: clock.clone(),
-            metrics: Arc::default(),
+            metrics: Arc::new(Metrics::new(&[], &[]).unwrap()),
         };
         let (published, seen) = watch::channel(Arc::new(nothing(&pools, clock.now())));
         let asked = Readiness {
@@ -123,7 +124,7 @@ impl World {
             published,
             observed: observed_seen,
             reread: watch::Sender::new(0),
-            metrics: Arc::default(),
+            metrics: Arc::new(Metrics::new(&[], &[]).unwrap()),
             tracker: TaskTracker::new(),
             cleaning: Arc::new(Semaphore::new(1)),
         };
