@@ -93,7 +93,7 @@ impl World {
             github: None,
             github_url: String::new(),
             orchestrator: None,
-            http: reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build()?,
+            http: crate::sim::http::plain_client().timeout(Duration::from_secs(10)).build()?,
             args: args.clone(),
         };
         if let Err(error) = world.start_programs(args).await {
