@@ -1,1 +1,6 @@
+//! The integration tests: one binary, real parts.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "it/scenarios.rs"]
+mod scenarios;
