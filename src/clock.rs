@@ -22,10 +22,7 @@ impl SystemClock {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the clock everybody else asks")]
     pub fn new() -> Self {
-        Self {
-            base: Timestamp::from_utc(chrono::Utc::now()),
-            started: tokio::time::Instant::now(),
-        }
+        Self { base: Timestamp::from_utc(chrono::Utc::now()), started: tokio::time::Instant::now() }
     }
 }
 

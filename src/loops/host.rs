@@ -18,9 +18,7 @@ use crate::clock::Clock;
 use crate::docker::{ContainerEventKind, Docker, Pulls};
 use crate::fleet::converge::{Action, Listing, Stopping, converge};
 use crate::fleet::host::Assignment;
-use crate::fleet::id::{
-    ClusterMark, ContainerId, GitHubRunnerId, PoolName, ReplicaId, RunnerId,
-};
+use crate::fleet::id::{ClusterMark, ContainerId, GitHubRunnerId, PoolName, ReplicaId, RunnerId};
 use crate::fleet::pool::Pool;
 use crate::fleet::reason::Reason;
 use crate::fleet::runner::{Failure, Seen};
@@ -217,7 +215,8 @@ impl AgentLoop {
             let listing = self.state.listing.take();
             let agent = &self.state.agent;
             let actions = converge(agent, &assignment, read_at, listing.as_ref(), now);
-            let starting: Vec<_> = actions.into_iter().filter_map(|a| self.act(a, &assignment)).collect();
+            let starting: Vec<_> =
+                actions.into_iter().filter_map(|a| self.act(a, &assignment)).collect();
             for id in starting {
                 self.start(id);
             }
@@ -283,13 +282,8 @@ impl AgentLoop {
     fn start(&mut self, runner: RunnerId) {
         let Some(order) = self.state.begin_start(runner) else { return };
         let Some(pool) = self.host.pools.get(&order.pool).cloned() else { return };
-        let task = start::run(
-            self.host.clone(),
-            self.limits.clone(),
-            order,
-            pool,
-            self.events.clone(),
-        );
+        let task =
+            start::run(self.host.clone(), self.limits.clone(), order, pool, self.events.clone());
         self.host.tracker.spawn(task);
     }
 
@@ -300,8 +294,13 @@ impl AgentLoop {
             self.state.retire_ended(runner, RetireEnd::NotNow, self.host.clock.now());
             return;
         };
-        let task =
-            remove::retire(self.host.clone(), self.limits.clone(), order, pool, self.events.clone());
+        let task = remove::retire(
+            self.host.clone(),
+            self.limits.clone(),
+            order,
+            pool,
+            self.events.clone(),
+        );
         self.host.tracker.spawn(task);
     }
 

@@ -1,5 +1,5 @@
-use std::time::Duration;
 use crate::fleet::id::PoolName;
+use std::time::Duration;
 #[derive(Debug, Default)]
 pub struct Metrics;
 impl Metrics {

@@ -104,7 +104,7 @@ fn state(world: &World) -> String {
         let _ = writeln!(text, "github {name}: online {} busy {}", row.online, row.busy);
     }
     for (name, decision) in &world.last.pools {
-        let _ = writeln!(text, "pool {name}: {decision:#?}");
+        let _ = writeln!(text, "pool {name}: {decision:?}");
     }
     let _ = writeln!(text, "operator {:?}", world.operator);
     text

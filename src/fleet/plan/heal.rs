@@ -4,7 +4,10 @@
 //! daemon it heals itself ([`crate::fleet::converge`]); here stands what only the leader
 //! can see.
 
-use super::{Orphan, Plan, Release, RetireOrder, Turn};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::turn::Turn;
+use super::{Orphan, Plan, Release, RetireOrder};
 use crate::fleet::host::{HostRecord, Liveness, Retirement};
 use crate::fleet::id::HostId;
 use crate::fleet::reason::Reason;
@@ -14,8 +17,9 @@ use crate::fleet::view::RunnerView;
 /// Ids that leave their assignment: reported ended, handed back, never accepted, or
 /// assigned to an earlier boot that is gone.
 pub fn release(plan: &mut Plan, turn: &Turn<'_>) {
+    let reports: BTreeMap<&HostId, &HostRecord> = turn.view.reports().collect();
     for (host, assignment) in &turn.view.assignments {
-        let record = turn.view.hosts.get(host);
+        let record = reports.get(host).copied();
         for assigned in assignment.runners.values() {
             let ended = record.is_some_and(|record| {
                 record.runners.get(&assigned.id).is_some_and(|r| r.phase.is_terminal())
@@ -39,21 +43,13 @@ pub fn release(plan: &mut Plan, turn: &Turn<'_>) {
         }
     }
     for (host, record) in &turn.view.hosts {
-        let reported = record.runners.values().any(|r| r.phase.is_terminal())
-            || !record.refused.is_empty();
-        let seen = turn.view.assignments.get(host).and_then(|a| a.seen);
-        if reported && seen != Some((record.boot, record.seq)) && ends_changed(turn, *host, record) {
+        let reported =
+            record.runners.values().any(|r| r.phase.is_terminal()) || !record.refused.is_empty();
+        let seen = turn.view.assignments.get(host).and_then(|assignment| assignment.seen);
+        let is_news = seen.is_none_or(|(boot, seq)| boot != record.boot || seq < record.seq);
+        if reported && is_news {
             plan.seen.insert(*host, (record.boot, record.seq));
         }
-    }
-}
-
-/// Whether the report holds an end that the assignment does not acknowledge yet.
-fn ends_changed(turn: &Turn<'_>, host: HostId, record: &HostRecord) -> bool {
-    let seen_at = turn.view.assignments.get(&host).and_then(|assignment| assignment.seen);
-    match seen_at {
-        Some((boot, seq)) => boot != record.boot || seq < record.seq,
-        None => true,
     }
 }
 
@@ -74,7 +70,7 @@ fn never_lived(
             return Some(Reason::EarlierBoot);
         }
     }
-    if turn.view.liveness(&runner.host, turn.policy, turn.now) == Liveness::Lost {
+    if turn.liveness(&runner.host) == Liveness::Lost {
         return Some(Reason::HostLost { host: runner.host });
     }
     let waited = turn.now.since(runner.phase.since());
@@ -85,16 +81,13 @@ fn never_lived(
 /// Failed starts and runners that GitHub denies. Exempt from the brake: they are no
 /// supply, and a job cannot be running where GitHub has no runner.
 pub fn dead_and_denied(plan: &mut Plan, turn: &Turn<'_>) {
+    let registrations = &turn.view.ledger.registrations;
     for runner in turn.roster.runners.values() {
-        if runner.is_retiring() || plan.is_retiring(runner.id) {
+        if runner.is_retiring() || turn.is_kept(runner) {
             continue;
         }
-        let blocked = runner.record.and_then(|r| r.retire_blocked_until);
-        if blocked.is_some_and(|until| turn.now < until) {
-            continue;
-        }
-        let denied = turn.view.ledger.registrations.denies(runner.name);
-        let waited = turn.now.since(runner.phase.since());
+        let since = runner.phase.since();
+        let waited = turn.now.since(since);
         let reason = match runner.phase {
             RunnerPhase::Handed { .. } => turn
                 .view
@@ -102,19 +95,20 @@ pub fn dead_and_denied(plan: &mut Plan, turn: &Turn<'_>) {
                 .get(runner.pool)
                 .filter(|pool| waited > pool.start_deadline)
                 .map(|_| Reason::StartDeadlineMissed { seconds: waited.as_secs() }),
-            RunnerPhase::Listening { .. } | RunnerPhase::Unknown { .. } if denied => {
-                Some(Reason::DeniedByGitHub)
-            }
+            RunnerPhase::Listening { .. } | RunnerPhase::Unknown { .. } => registrations
+                .denies(runner.name, since, turn.policy)
+                .then_some(Reason::DeniedByGitHub),
             _ => None,
         };
         if let Some(reason) = reason {
-            plan.retire.push(RetireOrder {
+            let order = RetireOrder {
                 host: runner.host,
                 runner: runner.id,
                 pool: runner.pool.clone(),
                 retirement: Retirement { reason, at: turn.now, force: false },
                 automatic: false,
-            });
+            };
+            plan.order(order, turn);
         }
     }
 }
@@ -122,12 +116,17 @@ pub fn dead_and_denied(plan: &mut Plan, turn: &Turn<'_>) {
 /// Registrations with our mark that nobody claims: offline, not busy, in two readings at
 /// least a staleness apart, and no silent host could own them.
 pub fn orphans(plan: &mut Plan, turn: &Turn<'_>) {
-    let registrations = &turn.view.ledger.registrations;
-    if registrations.mass_vanished() {
+    if turn.alarm().is_some() {
         return;
     }
-    let claimed: std::collections::BTreeSet<_> =
+    let registrations = &turn.view.ledger.registrations;
+    let claimed: BTreeSet<_> =
         turn.roster.runners.values().filter(|r| r.is_occupied()).map(|r| r.name).collect();
+    let silent: BTreeSet<String> = turn
+        .hosts()
+        .filter(|(_, liveness)| *liveness != Liveness::Live)
+        .map(|(host, _)| host.short())
+        .collect();
     for (name, listed) in registrations.listed() {
         if plan.deregister.len() >= turn.policy.orphan_deletes_per_turn {
             break;
@@ -138,19 +137,17 @@ pub fn orphans(plan: &mut Plan, turn: &Turn<'_>) {
             continue;
         };
         let twice = read_at.since(since) >= turn.policy.list_staleness;
-        if !twice || listed.online || listed.busy || claimed.contains(name) {
+        let unreadable = !registrations.is_fresh(&listed.scope, turn.policy, turn.now);
+        if !twice || unreadable || listed.online || listed.busy || claimed.contains(name) {
             continue;
         }
-        let could_be_owned = turn.view.hosts.keys().any(|host| {
-            name.host_short() == Some(&host.short())
-                && turn.view.liveness(host, turn.policy, turn.now) != Liveness::Live
-        });
-        if !could_be_owned {
-            plan.deregister.push(Orphan {
-                scope: listed.scope.clone(),
-                id: listed.id,
-                name: name.clone(),
-            });
+        if name.host_short().is_some_and(|host| silent.contains(host)) {
+            continue;
         }
+        plan.deregister.push(Orphan {
+            scope: listed.scope.clone(),
+            id: listed.id,
+            name: name.clone(),
+        });
     }
 }

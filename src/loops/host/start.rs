@@ -11,7 +11,9 @@ use tracing::{Instrument, info, info_span, warn};
 
 use super::{Event, Host, Limits, StartEnd, follow, remove};
 use crate::docker::{Attached, NetworkSpec, RunnerContainer};
-use crate::fleet::id::{BootId, ContainerId, GitHubRunnerId, HostId, PoolName, RunnerId, RunnerName};
+use crate::fleet::id::{
+    BootId, ContainerId, GitHubRunnerId, HostId, PoolName, RunnerId, RunnerName,
+};
 use crate::fleet::pool::Pool;
 use crate::fleet::runner::{Failure, Seen};
 use crate::github::{GitHubError, MintRequest};

@@ -9,7 +9,9 @@ use tracing::{info, warn};
 
 use super::remove::{ReapOrder, RetireOrder};
 use super::start::StartOrder;
-use super::{BEAT_EVERY, Host, LIST_EVERY, RETRY_AFTER, RetireEnd, Shutdown, StartEnd, SWEEP_EVERY};
+use super::{
+    BEAT_EVERY, Host, LIST_EVERY, RETRY_AFTER, RetireEnd, SWEEP_EVERY, Shutdown, StartEnd,
+};
 use crate::fleet::converge::{Agent, Found, Listing, Local, Stopping, Work};
 use crate::fleet::host::{Assigned, Assignment, HostRecord, RECORD_VERSION};
 use crate::fleet::id::{BootId, ContainerId, GitHubRunnerId, HostId, RunnerId};
@@ -54,7 +56,11 @@ struct Handle {
 
 impl Handle {
     fn new() -> Self {
-        Self { cancel: CancellationToken::new(), running: watch::Sender::new(false), output_ended: false }
+        Self {
+            cancel: CancellationToken::new(),
+            running: watch::Sender::new(false),
+            output_ended: false,
+        }
     }
 }
 
@@ -132,7 +138,12 @@ impl State {
     }
 
     /// Takes a container on that was found alive.
-    pub fn adopt(&mut self, found: &Found, correlation: String, now: Timestamp) -> watch::Sender<bool> {
+    pub fn adopt(
+        &mut self,
+        found: &Found,
+        correlation: String,
+        now: Timestamp,
+    ) -> watch::Sender<bool> {
         let record = RunnerRecord {
             id: found.runner,
             name: found.name.clone(),
@@ -305,7 +316,13 @@ impl State {
     }
 
     /// The container exited: the runner's life is over, its container is to be removed.
-    pub fn exited(&mut self, runner: RunnerId, code: i64, oom: bool, now: Timestamp) -> Option<ReapOrder> {
+    pub fn exited(
+        &mut self,
+        runner: RunnerId,
+        code: i64,
+        oom: bool,
+        now: Timestamp,
+    ) -> Option<ReapOrder> {
         self.settling.remove(&runner);
         let local = self.agent.local.get(&runner)?;
         if local.record.phase.is_terminal() || local.work.is_some() {
@@ -355,9 +372,9 @@ impl State {
     pub fn prune(&mut self, assignment: &Assignment) {
         let agent = &mut self.agent;
         agent.refused.retain(|id, _| assignment.runners.contains_key(id));
-        agent.spent.retain(|id| {
-            agent.local.contains_key(id) || assignment.runners.contains_key(id)
-        });
+        agent
+            .spent
+            .retain(|id| agent.local.contains_key(id) || assignment.runners.contains_key(id));
     }
 
     /// Begins to stop: by draining or by leaving everything as it is.
@@ -425,9 +442,9 @@ impl State {
             listing.containers.iter().map(|found| (found.runner, found)).collect();
         let mut refollow = Vec::new();
         for (id, local) in &mut self.agent.local {
-            let alive = present.get(id).is_some_and(|f| {
-                f.state == crate::fleet::converge::FoundState::Alive
-            });
+            let alive = present
+                .get(id)
+                .is_some_and(|f| f.state == crate::fleet::converge::FoundState::Alive);
             if present.contains_key(id) {
                 local.missing = 0;
             } else if local.record.phase.since() < listing.begun_at {

@@ -230,12 +230,7 @@ impl Daemon {
     }
 
     /// Moves a runner's phase; a move its life does not have is an error of the scenario.
-    pub(crate) fn see(
-        &mut self,
-        id: RunnerId,
-        seen: Seen,
-        now: Timestamp,
-    ) -> Result<(), String> {
+    pub(crate) fn see(&mut self, id: RunnerId, seen: Seen, now: Timestamp) -> Result<(), String> {
         self.dirty = true;
         let local = self.local(id)?;
         let phase = local.record.phase.clone().observe(seen, now);
@@ -348,11 +343,7 @@ impl Daemon {
     }
 
     /// The container has exited and the agent has noticed.
-    pub(crate) fn exited(
-        &mut self,
-        id: RunnerId,
-        outside: &mut Outside<'_>,
-    ) -> Result<(), String> {
+    pub(crate) fn exited(&mut self, id: RunnerId, outside: &mut Outside<'_>) -> Result<(), String> {
         let code = self.containers.remove(&id).map_or(0, |container| container.exit_code);
         let local = self.local(id)?;
         let ran_job = matches!(local.record.phase, RunnerPhase::Running { .. });

@@ -1,7 +1,5 @@
 //! What can happen in a scenario: one line, one event.
 
-use std::time::Duration;
-
 use runner_orchestrator::fleet::converge::{Found, FoundState, Stopping};
 use runner_orchestrator::fleet::host::HostRecord;
 use runner_orchestrator::fleet::id::{
@@ -25,7 +23,6 @@ pub(crate) fn happen(world: &mut World, line: &str) -> Done {
     let words: Vec<&str> = line.split_whitespace().collect();
     match words[..] {
         ["pool", name, ref settings @ ..] => set_pool(world, pool(name, settings)?),
-        ["pool", name] => return Err(format!("pool {name} has no settings")),
         ["host", name, ref rest @ ..] => return host(world, name, rest),
         ["poll", "off"] => world.poll = None,
         ["poll", every] => {
@@ -91,7 +88,6 @@ fn host(world: &mut World, name: &str, rest: &[&str]) -> Done {
         world.daemons.insert(name.to_owned(), Daemon::new(id, room, &world.pools));
         return Ok(());
     }
-    let now = world.now;
     if let ["record", "vanishes"] = rest {
         let id = daemon(world, name)?.agent.host;
         return world.records.remove(&id).map(|_: HostRecord| ()).ok_or("there is none".to_owned());
@@ -126,7 +122,6 @@ fn host(world: &mut World, name: &str, rest: &[&str]) -> Done {
         }
         _ => return Err(format!("a host cannot {rest:?}")),
     }
-    let _ = now;
     Ok(())
 }
 
@@ -232,13 +227,7 @@ fn name_of(world: &World, id: RunnerId) -> Option<RunnerName> {
         })
 }
 
-fn ghost(
-    world: &mut World,
-    name: &str,
-    host: &str,
-    state: &str,
-    mark: &ClusterMark,
-) -> Done {
+fn ghost(world: &mut World, name: &str, host: &str, state: &str, mark: &ClusterMark) -> Done {
     let host = match world.daemons.get(host) {
         Some(daemon) => daemon.agent.host,
         None => HostId(Uuid::from_u128(0xdead << 96)),
@@ -266,9 +255,7 @@ fn ghost(
 
 fn operator(world: &mut World, rest: &[&str]) -> Done {
     let wish = match *rest {
-        ["scales", "up", pool, count] => {
-            Wish::ScaleUp { pool: pool.into(), count: number(count)? }
-        }
+        ["scales", "up", pool, count] => Wish::ScaleUp { pool: pool.into(), count: number(count)? },
         ["scales", "down", pool, count] => {
             Wish::ScaleDown { pool: pool.into(), count: number(count)? }
         }
@@ -350,6 +337,3 @@ fn leave_github(outside: &mut Outside<'_>, name: &RunnerName) {
 pub(crate) fn phase_of(world: &World, id: RunnerId) -> Option<RunnerPhase> {
     world.daemons.values().find_map(|d| d.agent.local.get(&id)).map(|l| l.record.phase.clone())
 }
-
-/// A deadline no scenario reaches.
-pub(crate) const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);

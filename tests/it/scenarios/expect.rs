@@ -34,9 +34,8 @@ pub(crate) fn compare(world: &mut World, lines: &[(usize, String)]) -> Result<()
     // Lines with a time are pickier and choose first.
     wanted.sort_by_key(|(at, _)| at.is_none());
     for (at, line) in wanted {
-        let found = got.iter().position(|(then, told)| {
-            *told == line && at.is_none_or(|at| at == *then)
-        });
+        let found =
+            got.iter().position(|(then, told)| *told == line && at.is_none_or(|at| at == *then));
         match found {
             Some(index) => drop(got.remove(index)),
             None => missing.push(at.map_or(line.clone(), |at| format!("at {at}s {line}"))),
@@ -134,10 +133,9 @@ fn actions(words: &[&str]) -> Result<Vec<(Option<u64>, String)>, String> {
             vec![line; number(count)?]
         }
         ["answer", ref rest @ ..] => vec![format!("answer {}", rest.join(" "))],
-        [verb @ ("retire" | "release"), who, ref rest @ ..] => numbers(who)?
-            .into_iter()
-            .map(|n| format!("{verb} r{n} {}", rest.join(" ")))
-            .collect(),
+        [verb @ ("retire" | "release"), who, ref rest @ ..] => {
+            numbers(who)?.into_iter().map(|n| format!("{verb} r{n} {}", rest.join(" "))).collect()
+        }
         ["deregister", who] => match numbers(who) {
             Ok(ids) => ids.into_iter().map(|n| format!("deregister r{n}")).collect(),
             Err(_) => vec![format!("deregister {who}")],

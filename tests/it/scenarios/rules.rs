@@ -59,7 +59,7 @@ fn placements(view: &View, policy: &Policy, plan: &Plan, now: Timestamp) -> Resu
         }
     }
     for (host, added) in by_host {
-        let occupied = roster.occupied_on(&host);
+        let occupied = roster.occupied_by_host().get(&host).copied().unwrap_or(0);
         let max = view.hosts.get(&host).map_or(0, |record| record.max_runners);
         if occupied + added > max {
             return Err(format!("{host}: {occupied} occupied + {added} is over its room {max}"));
@@ -79,10 +79,9 @@ fn retirements(view: &View, policy: &Policy, plan: &Plan, now: Timestamp) -> Res
         let allowed = match runner.phase {
             RunnerPhase::Listening { .. } => true,
             RunnerPhase::Running { .. } => order.retirement.force,
-            RunnerPhase::Handed { .. } => matches!(
-                reason,
-                Reason::StartDeadlineMissed { .. } | Reason::OperatorDelete { .. }
-            ),
+            RunnerPhase::Handed { .. } => {
+                matches!(reason, Reason::StartDeadlineMissed { .. } | Reason::OperatorDelete { .. })
+            }
             RunnerPhase::Unknown { .. } => matches!(
                 reason,
                 Reason::DeniedByGitHub
@@ -108,7 +107,10 @@ pub(crate) fn check(world: &World) -> Result<(), String> {
     for (name, daemon) in &world.daemons {
         let room = daemon.agent.max_runners as usize;
         if daemon.containers.len() > room {
-            return Err(format!("{name} holds {} containers, room {room}", daemon.containers.len()));
+            return Err(format!(
+                "{name} holds {} containers, room {room}",
+                daemon.containers.len()
+            ));
         }
     }
     Ok(())

@@ -9,7 +9,9 @@ use std::time::Duration;
 use runner_orchestrator::fleet::budget::Budget;
 use runner_orchestrator::fleet::demand::WaitingJob;
 use runner_orchestrator::fleet::host::{Assignment, HostRecord};
-use runner_orchestrator::fleet::id::{HostId, IntentId, PoolName, RepoName, RunnerId, RunnerName, Term};
+use runner_orchestrator::fleet::id::{
+    HostId, IntentId, PoolName, RepoName, RunnerId, RunnerName, Term,
+};
 use runner_orchestrator::fleet::intent::{Intent, Operator, Wish};
 use runner_orchestrator::fleet::ledger::Ledger;
 use runner_orchestrator::fleet::plan::{Plan, plan};
@@ -151,10 +153,8 @@ impl World {
             if daemon.silent {
                 continue;
             }
-            let assignment =
-                self.assignments.get(&daemon.agent.host).cloned().unwrap_or_default();
-            let mut outside =
-                Outside { hub: &mut self.hub, pools: &self.pools, now: self.now };
+            let assignment = self.assignments.get(&daemon.agent.host).cloned().unwrap_or_default();
+            let mut outside = Outside { hub: &mut self.hub, pools: &self.pools, now: self.now };
             let told = daemon.turn(&assignment, &mut outside)?;
             for (what, id, more) in told {
                 let runner = id.map_or_else(String::new, short);
@@ -246,8 +246,11 @@ impl World {
         self.intents.retain(|intent| decided.outcomes.iter().all(|o| o.intent != intent.id));
         decided.remember(&mut self.ledger, self.now);
         for orphan in &decided.deregister {
-            if matches!(self.hub.delete(&orphan.name), Answer::Deleted | Answer::Absent) {
-                self.ledger.registrations.forget(&orphan.name);
+            match self.hub.delete(&orphan.name) {
+                Answer::Deleted | Answer::Absent => {
+                    self.ledger.registrations.forget(&orphan.name);
+                }
+                Answer::Busy | Answer::Error => self.ledger.registrations.put_off(&orphan.name),
             }
         }
     }
