@@ -166,12 +166,11 @@ fn take_on(actions: &mut Vec<Action>, agent: &Agent, assignment: &Assignment) {
         if known || ordered_gone || assigned.boot != agent.boot {
             continue;
         }
-        match refusal(agent, assigned, occupied) {
-            Some(refusal) => actions.push(Action::Refuse { runner: assigned.id, refusal }),
-            None => {
-                occupied += 1;
-                actions.push(Action::Accept(Box::new(assigned.clone())));
-            }
+        if let Some(refusal) = refusal(agent, assigned, occupied) {
+            actions.push(Action::Refuse { runner: assigned.id, refusal });
+        } else {
+            occupied += 1;
+            actions.push(Action::Accept(Box::new(assigned.clone())));
         }
     }
 }

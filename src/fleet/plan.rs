@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::demand::PoolDemand;
 use super::host::{Assigned, Assignment, RECORD_VERSION, Retirement};
-use super::id::{BootId, GitHubRunnerId, HostId, PoolName, RunnerId, RunnerName, Term};
+use super::id::{BootId, GitHubRunnerId, HostId, PoolName, RepoName, RunnerId, RunnerName, Term};
 use super::intent::{Operator, Outcome};
 use super::ledger::Ledger;
 use super::policy::Policy;
@@ -120,13 +120,18 @@ pub type FreshIds<'a> = &'a mut dyn FnMut() -> RunnerId;
 /// order its parts were learnt in.
 #[must_use]
 pub fn plan(view: &View, policy: &Policy, fresh: FreshIds<'_>, now: Timestamp) -> Plan {
-    let roster = view.roster();
+    let mut roster = view.roster();
+    let release = heal::released(view, &roster, policy, now);
+    // What never lived counts no longer: its place is free in this very turn.
+    for release in &release {
+        roster.runners.remove(&release.runner);
+    }
     let turn = Turn::new(view, &roster, policy, now);
-    let mut plan = Plan { pools: decisions(&turn), ..Plan::default() };
+    let mut plan =
+        Plan { pools: decisions(&turn), release, seen: heal::seen(view), ..Plan::default() };
     let mut operator = wishes::carried_over(&turn);
     let asked = wishes::settle(&mut plan, &mut operator, &turn);
 
-    heal::release(&mut plan, &turn);
     if operator.frozen_since.is_some() {
         for decision in plan.pools.values_mut() {
             decision.not_added.push(Reason::Frozen);
@@ -153,12 +158,16 @@ fn decisions(turn: &Turn<'_>) -> BTreeMap<PoolName, PoolDecision> {
     let view = turn.view;
     let counts = turn.roster.count(view, turn.policy, turn.now);
     let mut demand = view.ledger.demand.by_pool(&view.pools, turn.policy, turn.now);
+    let left_out: Vec<&RepoName> = view.ledger.demand.left_out(turn.policy, turn.now).collect();
     view.pools
-        .keys()
-        .map(|name| {
+        .iter()
+        .map(|(name, pool)| {
+            // A queue that is no longer reckoned with is named at every decision.
+            let unread = left_out.iter().filter(|repo| pool.scope.covers(repo));
             let decision = PoolDecision {
                 count: counts.get(name).copied().unwrap_or_default(),
                 demand: demand.remove(name).unwrap_or_default(),
+                kept: unread.map(|repo| Reason::QueueUnread { repo: (*repo).clone() }).collect(),
                 ..PoolDecision::default()
             };
             (name.clone(), decision)

@@ -132,13 +132,6 @@ impl View {
         self.hosts.iter().chain(vanished.filter(|(host, _)| !self.hosts.contains_key(*host)))
     }
 
-    /// Every host that anything here speaks of.
-    #[must_use]
-    pub fn known_hosts(&self) -> BTreeSet<HostId> {
-        let assigned = self.assignments.iter().filter(|(_, a)| !a.runners.is_empty());
-        self.reports().map(|(host, _)| *host).chain(assigned.map(|(host, _)| *host)).collect()
-    }
-
     /// How a host stands. One without a record is silent, however lately it was heard.
     #[must_use]
     pub fn liveness(&self, host: &HostId, policy: &Policy, now: Timestamp) -> Liveness {
@@ -252,6 +245,13 @@ impl Roster<'_> {
             }
         }
         counts
+    }
+
+    /// Every host that has reported or should have a runner.
+    #[must_use]
+    pub fn known_hosts(&self, view: &View) -> BTreeSet<HostId> {
+        let with_runners = self.runners.values().map(|runner| runner.host);
+        view.reports().map(|(host, _)| *host).chain(with_runners).collect()
     }
 
     /// How many runners take up room on each host that has any.

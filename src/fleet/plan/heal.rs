@@ -9,59 +9,69 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::turn::Turn;
 use super::{Orphan, Plan, Release, RetireOrder};
 use crate::fleet::host::{HostRecord, Liveness, Retirement};
-use crate::fleet::id::HostId;
+use crate::fleet::id::{BootId, HostId};
+use crate::fleet::policy::Policy;
 use crate::fleet::reason::Reason;
 use crate::fleet::runner::RunnerPhase;
-use crate::fleet::view::RunnerView;
+use crate::fleet::time::Timestamp;
+use crate::fleet::view::{Roster, RunnerView, View};
 
 /// Ids that leave their assignment: reported ended, handed back, never accepted, or
 /// assigned to an earlier boot that is gone.
-pub fn release(plan: &mut Plan, turn: &Turn<'_>) {
-    let reports: BTreeMap<&HostId, &HostRecord> = turn.view.reports().collect();
-    for (host, assignment) in &turn.view.assignments {
+#[must_use]
+pub fn released(view: &View, roster: &Roster<'_>, policy: &Policy, now: Timestamp) -> Vec<Release> {
+    let reports: BTreeMap<&HostId, &HostRecord> = view.reports().collect();
+    let mut released = Vec::new();
+    for (host, assignment) in &view.assignments {
         let record = reports.get(host).copied();
-        for assigned in assignment.runners.values() {
-            let ended = record.is_some_and(|record| {
-                record.runners.get(&assigned.id).is_some_and(|r| r.phase.is_terminal())
-            });
-            let reason = match turn.roster.runners.get(&assigned.id) {
-                _ if ended => None,
-                Some(runner) => match never_lived(runner, record, turn) {
+        let liveness = view.liveness(host, policy, now);
+        for id in assignment.runners.keys() {
+            let Some(runner) = roster.runners.get(id) else { continue };
+            let reason = match runner.record {
+                Some(report) if report.phase.is_terminal() => None,
+                Some(_) => continue,
+                None => match never_lived(runner, record, liveness, policy, now) {
                     Some(reason) => Some(reason),
                     None => continue,
                 },
-                None => continue,
             };
-            plan.release.push(Release { host: *host, runner: assigned.id, reason });
+            released.push(Release { host: *host, runner: *id, reason });
         }
         // A retirement order outlives neither its runner nor its host's report of it.
         for id in assignment.retire.keys() {
-            let alive = turn.roster.runners.get(id).is_some_and(RunnerView::is_occupied);
+            let alive = roster.runners.get(id).is_some_and(RunnerView::is_occupied);
             if !alive && !assignment.runners.contains_key(id) {
-                plan.release.push(Release { host: *host, runner: *id, reason: None });
+                released.push(Release { host: *host, runner: *id, reason: None });
             }
         }
     }
-    for (host, record) in &turn.view.hosts {
+    released
+}
+
+/// Reports whose ends are taken in with this plan.
+#[must_use]
+pub fn seen(view: &View) -> BTreeMap<HostId, (BootId, u64)> {
+    let mut seen = BTreeMap::new();
+    for (host, record) in &view.hosts {
         let reported =
             record.runners.values().any(|r| r.phase.is_terminal()) || !record.refused.is_empty();
-        let seen = turn.view.assignments.get(host).and_then(|assignment| assignment.seen);
-        let is_news = seen.is_none_or(|(boot, seq)| boot != record.boot || seq < record.seq);
+        let before = view.assignments.get(host).and_then(|assignment| assignment.seen);
+        let is_news = before.is_none_or(|(boot, seq)| boot != record.boot || seq < record.seq);
         if reported && is_news {
-            plan.seen.insert(*host, (record.boot, record.seq));
+            seen.insert(*host, (record.boot, record.seq));
         }
     }
+    seen
 }
 
 /// Why an assigned id that no agent reports will never live.
 fn never_lived(
     runner: &RunnerView<'_>,
     record: Option<&HostRecord>,
-    turn: &Turn<'_>,
+    liveness: Liveness,
+    policy: &Policy,
+    now: Timestamp,
 ) -> Option<Reason> {
-    if runner.record.is_some() {
-        return None;
-    }
     if let Some(record) = record {
         if let Some(refusal) = record.refused.get(&runner.id) {
             return Some(Reason::HandedBack { refusal: *refusal });
@@ -70,12 +80,11 @@ fn never_lived(
             return Some(Reason::EarlierBoot);
         }
     }
-    if turn.liveness(&runner.host) == Liveness::Lost {
+    if liveness == Liveness::Lost {
         return Some(Reason::HostLost { host: runner.host });
     }
-    let waited = turn.now.since(runner.phase.since());
-    (waited > turn.policy.accept_deadline)
-        .then_some(Reason::NotAccepted { seconds: waited.as_secs() })
+    let waited = now.since(runner.phase.since());
+    (waited > policy.accept_deadline).then_some(Reason::NotAccepted { seconds: waited.as_secs() })
 }
 
 /// Failed starts and runners that GitHub denies. Exempt from the brake: they are no

@@ -120,16 +120,10 @@ pub fn idle_surplus(plan: &mut Plan, turn: &Turn<'_>, operator: &Operator) {
         if turn.listening(&pool.name).is_empty() {
             continue;
         }
-        let (orders, mut kept) = match choose(plan, turn, operator, pool, &mut wanted) {
+        let (orders, kept) = match choose(plan, turn, operator, pool, &mut wanted) {
             Ok(chosen) => chosen,
             Err(hold) => (Vec::new(), vec![hold]),
         };
-        let left_out = turn.view.ledger.demand.left_out(turn.policy, turn.now);
-        kept.extend(
-            left_out
-                .filter(|repo| pool.scope.covers(repo))
-                .map(|repo| Reason::QueueUnread { repo: repo.clone() }),
-        );
         for order in orders {
             plan.order(order, turn);
         }

@@ -71,15 +71,14 @@ fn wanted(
     let boosted = base + boost_of(operator, &pool.name);
     let missing = boosted.saturating_sub(supply + floor);
     let for_queue = missing.min(queue.saturating_sub(supply + floor));
-    // A runner asked for by hand that went without having been used is made anew.
-    let again = operator.boosts.iter().find(|boost| boost.pool == pool.name);
-    if let Some(boost) = again {
-        let reason = Reason::ManualScaleUp { intent: boost.intent };
-        rest.extend(std::iter::repeat_n(reason, (missing - for_queue) as usize));
-    }
     match up {
         Ok(reason) => rest.extend(std::iter::repeat_n(reason, for_queue as usize)),
         Err(hold) => decision.not_added.push(hold),
+    }
+    // A runner asked for by hand that went without having been used is made anew.
+    if let Some(boost) = operator.boosts.iter().find(|boost| boost.pool == pool.name) {
+        let reason = Reason::ManualScaleUp { intent: boost.intent };
+        rest.extend(std::iter::repeat_n(reason, (missing - for_queue) as usize));
     }
     decision.desired = boosted + running;
     Need {

@@ -38,8 +38,8 @@ impl<'a> Turn<'a> {
     /// Works out what the clauses ask for again and again.
     #[must_use]
     pub fn new(view: &'a View, roster: &'a Roster<'a>, policy: &'a Policy, now: Timestamp) -> Self {
-        let liveness: BTreeMap<HostId, Liveness> = view
-            .known_hosts()
+        let liveness: BTreeMap<HostId, Liveness> = roster
+            .known_hosts(view)
             .into_iter()
             .map(|host| (host, view.liveness(&host, policy, now)))
             .collect();

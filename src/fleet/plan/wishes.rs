@@ -7,6 +7,7 @@ use crate::fleet::intent::{Boost, Operator, Outcome, PendingDelete, Wish};
 use crate::fleet::policy::Policy;
 use crate::fleet::reason::Reason;
 use crate::fleet::time::Timestamp;
+use crate::fleet::view::RunnerView;
 
 /// Scale requests of this turn, to be answered when it is known what could be done.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -32,9 +33,9 @@ pub fn carried_over(turn: &Turn<'_>) -> Operator {
         boost.left = boost.left.saturating_sub(used);
     }
     operator.boosts.retain(|boost| boost.left > 0 && boost.expires_at > turn.now);
-    operator.deletes.retain(|runner, _| {
-        turn.roster.runners.get(runner).is_some_and(|runner| runner.is_occupied())
-    });
+    operator
+        .deletes
+        .retain(|runner, _| turn.roster.runners.get(runner).is_some_and(RunnerView::is_occupied));
     operator
 }
 

@@ -41,6 +41,9 @@ pub(crate) struct Container {
     pub(crate) exit_code: i64,
 }
 
+/// What an agent did, to which runner, and more about it.
+pub(crate) type Told = (&'static str, RunnerId, &'static str);
+
 /// Everything of GitHub and configuration a daemon needs for its work.
 pub(crate) struct Outside<'a> {
     pub(crate) hub: &'a mut Hub,
@@ -121,12 +124,12 @@ impl Daemon {
         &mut self,
         assignment: &Assignment,
         outside: &mut Outside<'_>,
-    ) -> Result<Vec<(String, Option<RunnerId>, &'static str)>, String> {
+    ) -> Result<Vec<Told>, String> {
         let mut told = Vec::new();
-        let listing = self.list(outside.now);
+        let mut listing = self.list(outside.now);
         let now = outside.now;
         for _ in 0..2 {
-            let actions = converge(&self.agent, assignment, now, listing.as_ref(), now);
+            let actions = converge(&self.agent, assignment, now, listing.take().as_ref(), now);
             for action in actions {
                 self.act(action, outside, &mut told)?;
             }
@@ -171,10 +174,10 @@ impl Daemon {
         &mut self,
         action: Action,
         outside: &mut Outside<'_>,
-        told: &mut Vec<(String, Option<RunnerId>, &'static str)>,
+        told: &mut Vec<Told>,
     ) -> Result<(), String> {
         let mut tell = |what: &'static str, id: RunnerId, more: &'static str| {
-            told.push((what.to_owned(), Some(id), more));
+            told.push((what, id, more));
         };
         self.dirty = true;
         match action {
@@ -211,7 +214,9 @@ impl Daemon {
             Action::Discard(found) => {
                 tell("discards", found.runner, "");
                 self.containers.remove(&found.runner);
-                outside.hub.delete(&found.name);
+                if outside.hub.rows.contains_key(&found.name) {
+                    outside.hub.delete(&found.name);
+                }
             }
             Action::ReportLost(runner) => {
                 tell("loses", runner, "");

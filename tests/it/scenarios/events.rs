@@ -7,7 +7,7 @@ use runner_orchestrator::fleet::id::{
 };
 use runner_orchestrator::fleet::intent::Wish;
 use runner_orchestrator::fleet::ledger::Ledger;
-use runner_orchestrator::fleet::pool::Pool;
+use runner_orchestrator::fleet::pool::{Pool, Scope};
 use runner_orchestrator::fleet::runner::{Failure, RunnerPhase, Seen};
 use uuid::Uuid;
 
@@ -68,6 +68,9 @@ fn set_pool(world: &mut World, pool: Pool) {
         daemon.agent.pools.insert(pool.name.clone(), pool.image.clone());
         daemon.agent.images.insert(pool.image.clone());
     }
+    if let Scope::Repo(repo) = &pool.scope {
+        world.hub.queues.entry(repo.clone()).or_default();
+    }
     world.pools.insert(pool.name.clone(), pool);
 }
 
@@ -92,6 +95,9 @@ fn host(world: &mut World, name: &str, rest: &[&str]) -> Done {
         let id = daemon(world, name)?.agent.host;
         return world.records.remove(&id).map(|_: HostRecord| ()).ok_or("there is none".to_owned());
     }
+    if let ["has", "a" | "an", state, "container", id] = rest {
+        return runners(id)?.into_iter().try_for_each(|id| container(world, name, id, state));
+    }
     let daemon = daemon(world, name)?;
     daemon.touch();
     match *rest {
@@ -115,30 +121,29 @@ fn host(world: &mut World, name: &str, rest: &[&str]) -> Done {
         ["logs", "unreadable"] => daemon.logs_readable = false,
         ["stops", "draining"] => daemon.agent.stopping = Stopping::Drain,
         ["stops", "detached"] => daemon.agent.stopping = Stopping::Detach,
-        ["has", "a", state, "container", id] => {
-            for id in runners(id)? {
-                container(daemon, id, state)?;
-            }
-        }
         _ => return Err(format!("a host cannot {rest:?}")),
     }
     Ok(())
 }
 
-fn container(daemon: &mut Daemon, id: RunnerId, state: &str) -> Done {
+/// A container that stands there before its agent starts, and its registration.
+fn container(world: &mut World, host: &str, id: RunnerId, state: &str) -> Done {
     let state = match state {
         "created" => FoundState::NeverStarted,
         "running" => FoundState::Alive,
         "exited" => FoundState::Exited,
         _ => return Err(format!("a container is not {state:?}")),
     };
-    let found = Found {
-        id: ContainerId(format!("found-{id}")),
-        runner: id,
-        name: RunnerName::compose(&mark(), &daemon.agent.host, &id),
-        pool: PoolName::from("default"),
-        state,
-    };
+    let pool = world.pools.values().next().ok_or("no pool yet")?.clone();
+    let World { daemons, hub, .. } = world;
+    let daemon = daemons.get_mut(host).ok_or("no such host")?;
+    let name = RunnerName::compose(&mark(), &daemon.agent.host, &id);
+    hub.register(&name, &pool.scope);
+    if let Some(row) = hub.rows.get_mut(&name) {
+        row.online = state == FoundState::Alive;
+    }
+    let container = ContainerId(format!("found-{id}"));
+    let found = Found { id: container, runner: id, name, pool: pool.name, state };
     daemon.containers.insert(id, Container { found, lines: Vec::new(), exit_code: 0 });
     Ok(())
 }

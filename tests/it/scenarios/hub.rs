@@ -51,6 +51,8 @@ pub(crate) struct Hub {
     pub(crate) secretly_busy: BTreeSet<RunnerName>,
     /// Given a job at the very moment its registration is deleted.
     pub(crate) takes_job_when_deleted: BTreeSet<RunnerName>,
+    /// Deletions asked for.
+    pub(crate) deletes_asked: u32,
     next_id: u64,
 }
 
@@ -64,6 +66,7 @@ impl Hub {
     }
 
     pub(crate) fn delete(&mut self, name: &RunnerName) -> Answer {
+        self.deletes_asked += 1;
         match self.deletes {
             Deletes::NotFound => return Answer::Absent,
             Deletes::Failing => return Answer::Error,

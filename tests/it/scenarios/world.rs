@@ -157,7 +157,7 @@ impl World {
             let mut outside = Outside { hub: &mut self.hub, pools: &self.pools, now: self.now };
             let told = daemon.turn(&assignment, &mut outside)?;
             for (what, id, more) in told {
-                let runner = id.map_or_else(String::new, short);
+                let runner = short(id);
                 let line = format!("{name} {what} {runner} {more}").trim_end().to_owned();
                 self.told.push((self.now, line));
             }
@@ -200,6 +200,11 @@ impl World {
     pub(crate) fn lead(&mut self) -> Result<bool, String> {
         let view = self.view();
         let decided = self.decide(&view);
+        if decided.is_empty() {
+            self.last = decided;
+            self.last_view = Some(view);
+            return Ok(false);
+        }
         if decided != self.decide(&view) {
             return Err("the same view gave two plans".to_owned());
         }
@@ -207,24 +212,25 @@ impl World {
         self.next_runner += decided.place.len() as u128;
         self.tell(&decided);
         self.commit(&view, &decided);
-        let after = self.snapshot();
-        let again = self.decide(&after);
+        let again = self.decide(&self.snapshot());
         let acts = !again.place.is_empty()
             || !again.retire.is_empty()
             || !again.release.is_empty()
-            || !again.deregister.is_empty()
             || !again.outcomes.is_empty()
-            || again.operator.is_some();
+            || !again.seen.is_empty()
+            || !again.freeze.is_empty()
+            || again.operator.is_some()
+            || again.deregister != decided.deregister;
         if acts {
             return Err(format!(
                 "planned again after the plan was carried out, it wants more: {again:#?}\n\
                  the first plan was: {decided:#?}"
             ));
         }
-        let changed = !decided.is_empty();
+        self.deregister(&decided);
         self.last = decided;
         self.last_view = Some(view);
-        Ok(changed)
+        Ok(true)
     }
 
     fn decide(&self, view: &View) -> Plan {
@@ -245,6 +251,9 @@ impl World {
         }
         self.intents.retain(|intent| decided.outcomes.iter().all(|o| o.intent != intent.id));
         decided.remember(&mut self.ledger, self.now);
+    }
+
+    fn deregister(&mut self, decided: &Plan) {
         for orphan in &decided.deregister {
             match self.hub.delete(&orphan.name) {
                 Answer::Deleted | Answer::Absent => {
