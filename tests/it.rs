@@ -2,5 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "it/properties.rs"]
+mod properties;
 #[path = "it/scenarios.rs"]
 mod scenarios;

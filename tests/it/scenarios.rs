@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 #[path = "scenarios/daemon.rs"]
 mod daemon;
 #[path = "scenarios/events.rs"]
-mod events;
+pub(crate) mod events;
 #[path = "scenarios/expect.rs"]
 mod expect;
 #[path = "scenarios/hub.rs"]
-mod hub;
+pub(crate) mod hub;
 #[path = "scenarios/rules.rs"]
 mod rules;
 #[path = "scenarios/words.rs"]
-mod words;
+pub(crate) mod words;
 #[path = "scenarios/world.rs"]
 pub(crate) mod world;
 

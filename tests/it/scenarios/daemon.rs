@@ -61,6 +61,8 @@ pub(crate) struct Daemon {
     pub(crate) logs_readable: bool,
     /// Containers that lists leave out although they run.
     pub(crate) hidden: BTreeSet<RunnerId>,
+    /// They once did: whatever was reported lost by it may live.
+    pub(crate) lists_lied: bool,
     /// Ids that ever had a container, to show that none has two.
     pub(crate) ever_started: BTreeSet<RunnerId>,
     seq: u64,
@@ -91,6 +93,7 @@ impl Daemon {
             starts: Starts::Work,
             logs_readable: true,
             hidden: BTreeSet::new(),
+            lists_lied: false,
             ever_started: BTreeSet::new(),
             seq: 0,
             dirty: true,
@@ -213,7 +216,7 @@ impl Daemon {
             }
             Action::Discard(found) => {
                 tell("discards", found.runner, "");
-                self.containers.remove(&found.runner);
+                self.remove(found.runner, false)?;
                 if outside.hub.rows.contains_key(&found.name) {
                     outside.hub.delete(&found.name);
                 }
@@ -402,10 +405,20 @@ impl Daemon {
         if running && !force {
             return Ok("took_a_job");
         }
-        self.containers.remove(&id);
+        self.remove(id, force)?;
         outside.hub.rows.remove(&name);
         self.see(id, Seen::Removed(reason), now)?;
         Ok("")
+    }
+
+    /// Removes a container; one that runs a job only by force.
+    fn remove(&mut self, id: RunnerId, force: bool) -> Result<(), String> {
+        let Some(container) = self.containers.remove(&id) else { return Ok(()) };
+        let alive = container.found.state == FoundState::Alive;
+        if alive && !force && container.lines.contains(&Seen::JobLine) {
+            return Err(format!("{id} was removed while it ran a job"));
+        }
+        Ok(())
     }
 
     /// A line of the runner's output: into its log, and seen by its agent.

@@ -105,7 +105,10 @@ fn host(world: &mut World, name: &str, rest: &[&str]) -> Done {
         ["returns"] => daemon.silent = false,
         ["restarts"] => daemon.restart(),
         ["lists"] => daemon.list_now(),
-        ["lists", "without", ids] => daemon.hidden = runners(ids)?.into_iter().collect(),
+        ["lists", "without", ids] => {
+            daemon.hidden = runners(ids)?.into_iter().collect();
+            daemon.lists_lied = true;
+        }
         ["lists", "everything"] => daemon.hidden.clear(),
         ["docker", "down"] => daemon.agent.docker_up = false,
         ["docker", "up"] => daemon.agent.docker_up = true,

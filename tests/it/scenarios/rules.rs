@@ -21,6 +21,7 @@ pub(crate) fn check_plan(
 ) -> Result<(), String> {
     placements(view, policy, plan, now)?;
     retirements(view, policy, plan, now)?;
+    floors(view, plan)?;
     if view.operator.frozen_since.is_some()
         && plan.operator.is_none()
         && !(plan.place.is_empty() && plan.retire.is_empty() && plan.deregister.is_empty())
@@ -102,11 +103,36 @@ fn retirements(view: &View, policy: &Policy, plan: &Plan, now: Timestamp) -> Res
     Ok(())
 }
 
+/// Never below the minimum without a reason that says why.
+fn floors(view: &View, plan: &Plan) -> Result<(), String> {
+    for (name, decision) in &plan.pools {
+        let min = view.pools.get(name).map_or(0, |pool| pool.min_runners) as usize;
+        let have = (decision.count.supply + decision.count.running) as usize;
+        let explained = decision.not_added.iter().any(|reason| {
+            matches!(
+                reason,
+                Reason::AtMaximum { .. }
+                    | Reason::NoHost
+                    | Reason::HostsFull
+                    | Reason::ImageMissing { .. }
+                    | Reason::BudgetShort
+                    | Reason::BreakerOpen { .. }
+                    | Reason::Paused
+                    | Reason::Frozen
+            )
+        });
+        if have + decision.add.len() < min && !explained {
+            return Err(format!("{name} is below its minimum and does not say why: {decision:?}"));
+        }
+    }
+    Ok(())
+}
+
 /// What holds between turns.
 pub(crate) fn check(world: &World) -> Result<(), String> {
     for (name, daemon) in &world.daemons {
         let room = daemon.agent.max_runners as usize;
-        if daemon.containers.len() > room {
+        if daemon.containers.len() > room && !daemon.lists_lied {
             return Err(format!(
                 "{name} holds {} containers, room {room}",
                 daemon.containers.len()

@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub(crate) hub: Hub,
     pub(crate) daemons: BTreeMap<String, Daemon>,
     pub(crate) names: BTreeMap<RunnerName, String>,
+    /// Time passes in steps of this size, with a turn at each.
+    pub(crate) step: Duration,
     /// GitHub is read this often without being told to.
     pub(crate) poll: Option<Duration>,
     pub(crate) polled_at: Timestamp,
@@ -72,6 +74,7 @@ impl World {
             hub: Hub::default(),
             daemons: BTreeMap::new(),
             names: BTreeMap::new(),
+            step: Duration::from_secs(1),
             poll: None,
             polled_at: began,
             told: Vec::new(),
@@ -88,11 +91,11 @@ impl World {
         self.intents.push(Intent { id, at: self.now, wish });
     }
 
-    /// Lets time pass, a second at a time, with a turn at each.
+    /// Lets time pass, a step at a time, with a turn at each.
     pub(crate) fn advance(&mut self, to: Timestamp) -> Result<(), String> {
         self.rest()?;
         while self.now < to {
-            self.now = to.min(self.now + Duration::from_secs(1));
+            self.now = to.min(self.now + self.step);
             let due = self.poll.is_some_and(|every| self.now.since(self.polled_at) >= every);
             if due {
                 self.polled_at = self.now;
