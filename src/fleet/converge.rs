@@ -132,11 +132,19 @@ pub fn converge(
     if may_start {
         take_on(&mut actions, agent, assignment);
     }
+    // What its container shows goes before what was ordered: one that has exited or is gone
+    // needs no removal any more.
+    let mut settled = BTreeSet::new();
+    if let Some(listing) = listing {
+        settled = compare(&mut actions, agent, listing, assignment.frozen, now);
+    }
     for (id, local) in &agent.local {
         if local.record.phase.is_terminal() {
             if local.work.is_none() && is_acknowledged(local, assignment, agent.boot) {
                 actions.push(Action::Forget(*id));
             }
+        } else if settled.contains(id) {
+            // Its end is being reported.
         } else if let Some((reason, force)) = wanted_gone(agent, assignment, local) {
             retire(&mut actions, local, reason, force, now);
         } else if local.work.is_none()
@@ -147,9 +155,6 @@ pub fn converge(
         {
             actions.push(Action::Start(*id));
         }
-    }
-    if let Some(listing) = listing {
-        compare(&mut actions, agent, listing, assignment.frozen, now);
     }
     actions
 }
@@ -228,15 +233,16 @@ fn retire(actions: &mut Vec<Action>, local: &Local, reason: Reason, force: bool,
     }
 }
 
-/// Containers against records.
+/// Containers against records. Returns the runners whose end it has found.
 fn compare(
     actions: &mut Vec<Action>,
     agent: &Agent,
     listing: &Listing,
     frozen: bool,
     now: Timestamp,
-) {
+) -> BTreeSet<RunnerId> {
     let mut present = BTreeSet::new();
+    let mut settled = BTreeSet::new();
     for found in &listing.containers {
         present.insert(found.runner);
         match agent.local.get(&found.runner) {
@@ -255,6 +261,7 @@ fn compare(
             }
             Some(local) => {
                 if found.state == FoundState::Exited {
+                    settled.insert(local.record.id);
                     actions.push(Action::Reap(local.record.id));
                 }
             }
@@ -266,9 +273,11 @@ fn compare(
             && !local.record.phase.is_terminal()
             && local.record.phase.since() < listing.begun_at;
         if should_be_there && !present.contains(id) && local.missing >= LISTS_UNTIL_LOST {
+            settled.insert(*id);
             actions.push(Action::ReportLost(*id));
         }
     }
+    settled
 }
 
 /// Whether the container of a runner whose life is over may simply go. One that is alive

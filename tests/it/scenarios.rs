@@ -171,6 +171,7 @@ scenarios! {
     github_does_not_assign
     github_says_wait
     github_unreadable_no_retirement
+    gone_before_it_was_removed
     half_of_the_hosts_lost_freezes_removals
     id_handed_back_is_placed_anew
     id_handed_back_without_image

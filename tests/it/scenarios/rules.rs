@@ -32,7 +32,11 @@ pub(crate) fn check_plan(
 }
 
 fn placements(view: &View, policy: &Policy, plan: &Plan, now: Timestamp) -> Result<(), String> {
-    let roster = view.roster();
+    let mut roster = view.roster();
+    // What is taken back in the same plan takes up no room any more.
+    for release in &plan.release {
+        roster.runners.remove(&release.runner);
+    }
     let counts = roster.count(view, policy, now);
     let mut ids = BTreeSet::new();
     let mut names = BTreeSet::new();
