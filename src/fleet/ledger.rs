@@ -244,6 +244,33 @@ impl Ledger {
         self.registrations.read(reading, mark, &expected, policy);
     }
 
+    /// Marks jobs that GitHub does not give to runners that could take them: those that
+    /// listen, are not leaving, are not denied by GitHub, and whose host is heard of.
+    pub fn mark_unassigned(
+        &mut self,
+        pools: &BTreeMap<PoolName, Pool>,
+        records: &BTreeMap<HostId, HostRecord>,
+        policy: &Policy,
+        now: Timestamp,
+    ) {
+        let mut longest: BTreeMap<PoolName, Timestamp> = BTreeMap::new();
+        for (host, record) in records {
+            if self.liveness(host, policy, now) != Liveness::Live {
+                continue;
+            }
+            for runner in record.runners.values() {
+                let RunnerPhase::Listening { since } = runner.phase else { continue };
+                let leaving = runner.retiring.is_some();
+                if leaving || self.registrations.denies(&runner.name, since, policy) {
+                    continue;
+                }
+                let entry = longest.entry(runner.pool.clone()).or_insert(since);
+                *entry = (*entry).min(since);
+            }
+        }
+        self.demand.mark_unassigned(pools, &longest, policy, now);
+    }
+
     /// How a host stands, by how long ago its last new report arrived here.
     #[must_use]
     pub fn liveness(&self, host: &HostId, policy: &Policy, now: Timestamp) -> Liveness {

@@ -4,200 +4,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use runner_orchestrator::fleet::converge::{Action, Agent, Stopping, converge};
-use runner_orchestrator::fleet::demand::{DemandBook, WaitingJob};
-use runner_orchestrator::fleet::host::{Assigned, Assignment};
-use runner_orchestrator::fleet::id::{
-    BootId, HostId, JobId, PoolName, RepoName, RunnerId, RunnerName,
-};
+use runner_orchestrator::fleet::converge::{Action, converge};
+use runner_orchestrator::fleet::demand::DemandBook;
+use runner_orchestrator::fleet::host::Assignment;
+use runner_orchestrator::fleet::id::{BootId, JobId, RepoName, RunnerId};
 use runner_orchestrator::fleet::ledger::brake_per_minute;
 use runner_orchestrator::fleet::plan::plan;
 use runner_orchestrator::fleet::policy::Policy;
-use runner_orchestrator::fleet::pool::{Labels, Pool};
-use runner_orchestrator::fleet::reason::Reason;
-use runner_orchestrator::fleet::runner::{Failure, RunnerPhase, Seen};
-use runner_orchestrator::fleet::time::Timestamp;
+use runner_orchestrator::fleet::pool::Pool;
+use runner_orchestrator::fleet::runner::RunnerPhase;
 use runner_orchestrator::fleet::view::View;
 use uuid::Uuid;
+
+#[path = "properties/given.rs"]
+mod given;
+#[path = "properties/walk.rs"]
+mod walk;
 
 use crate::scenarios::events::happen;
 use crate::scenarios::hub::mark;
 use crate::scenarios::words;
 use crate::scenarios::world::World;
-
-/// One thing that happens in a walk: which, to whom, and how much time passes after it.
-type Event = (u8, u8, u8);
-
-const EVENTS: usize = 40;
-
-fn walk_of(events: impl Strategy<Value = u8>) -> impl Strategy<Value = Vec<Event>> {
-    proptest::collection::vec((events, any::<u8>(), 0..20_u8), 1..EVENTS)
-}
-
-fn fleet() -> World {
-    let mut world = World::new();
-    world.step = Duration::from_secs(5);
-    world.policy.breaker_backoff_max = Duration::from_secs(60);
-    for line in [
-        "pool a min 2 max 6 up 2 down 1 idle 20s wait 20s deadline 40s labels a,x",
-        "pool b min 0 max 8 up 1 down 0 idle 20s wait 20s deadline 40s labels b,x weight 2",
-        "host h1 room 5",
-        "host h2 room 3",
-        "host h3 room 2",
-        "poll 15s",
-    ] {
-        happen(&mut world, line).unwrap();
-    }
-    world
-}
-
-/// Calm things first: those up to here are no faults.
-const CALM: u8 = 16;
-const ALL: u8 = 40;
-
-fn line_of(world: &World, (kind, who, _): Event) -> String {
-    let ids: Vec<RunnerId> = everybody(world).into_iter().collect();
-    let id = |n: u8| {
-        let count = ids.len().max(1);
-        ids.get(usize::from(n) % count).map_or("r0".to_owned(), |id| format!("r{}", id.0.as_u128()))
-    };
-    let (r, host) = (id(who), who % 3 + 1);
-    let pool = if who % 2 == 0 { "a" } else { "b" };
-    match kind {
-        0..=3 => format!("{r} listens"),
-        4..=6 => format!("{r} runs"),
-        7 | 8 => format!("{r} exits {}", who % 2),
-        9 => format!("queue acme/demo: jobs {who}..{} labels a", u16::from(who) + 3),
-        10 => format!("queue acme/demo: jobs {who}..{} labels b", u16::from(who) + 9),
-        11 | 12 => "queue acme/demo: empty".to_owned(),
-        13 => format!("operator scales up {pool} {}", who % 4),
-        14 => format!("operator scales down {pool} {}", who % 4),
-        15 => format!("operator deletes {r}"),
-        16 => format!("host h{host} silent"),
-        17..=19 => format!("host h{host} returns"),
-        20 => format!("host h{host} restarts"),
-        21 => format!("host h{host} record vanishes"),
-        22 => format!("assignment h{host} vanishes"),
-        23 => "list fails".to_owned(),
-        24 => "list works".to_owned(),
-        25 => "queue acme/demo fails".to_owned(),
-        26 => format!("github hides {r}"),
-        27 => "github shows everything".to_owned(),
-        28 => "github answers 404 to deletes".to_owned(),
-        29 => "github answers 500 to deletes".to_owned(),
-        30 => "github answers truthfully".to_owned(),
-        31 => format!("github calls {r} busy"),
-        32 => format!(
-            "host h{host} starts {}",
-            ["wait", "fail", "work", "work"][usize::from(who % 4)]
-        ),
-        33 => format!("{r} container vanishes"),
-        34 => format!("operator {} h{host}", if who % 2 == 0 { "drains" } else { "undrains" }),
-        35 => format!("operator {}", ["freezes", "unfreezes", "unfreezes"][usize::from(who % 3)]),
-        36 => format!("operator {} {pool}", if who % 2 == 0 { "pauses" } else { "resumes" }),
-        37 => format!("host h{host} docker {}", if who % 2 == 0 { "down" } else { "up" }),
-        38 => "leader changes".to_owned(),
-        _ => format!("host h{host} lists without {r}"),
-    }
-}
-
-/// Plays a walk. What cannot happen just now does not; what must hold is checked at every
-/// turn by the world itself.
-fn play(world: &mut World, walk: &[Event]) -> Result<(), String> {
-    let mut told = Vec::new();
-    for event in walk {
-        let line = line_of(world, *event);
-        let before = world.clone();
-        if happen(world, &line).is_err() {
-            *world = before;
-            continue;
-        }
-        told.push(line);
-        let to = world.now + Duration::from_secs(u64::from(event.2));
-        world.advance(to).map_err(|error| format!("{}\n{error}", told.join("\n")))?;
-    }
-    Ok(())
-}
-
-/// Ends every fault and every wish, serves every job, and waits.
-fn calm_down(world: &mut World) -> Result<(), String> {
-    let hosts = ["h1", "h2", "h3"];
-    let mut lines: Vec<String> = ["queue acme/demo: empty", "list works", "operator unfreezes"]
-        .into_iter()
-        .chain(["github shows everything", "github answers truthfully", "operator resumes a"])
-        .chain(["operator resumes b"])
-        .map(str::to_owned)
-        .collect();
-    for host in hosts {
-        for what in ["returns", "docker up", "starts work", "lists everything"] {
-            lines.push(format!("host {host} {what}"));
-        }
-        lines.push(format!("operator undrains {host}"));
-    }
-    for line in lines {
-        happen(world, &line)?;
-    }
-    world.hub.secretly_busy.clear();
-    world.operator.boosts.clear();
-    world.step = Duration::from_secs(15);
-    for _ in 0..40 {
-        world.advance(world.now + Duration::from_secs(15))?;
-        let ids = everybody(world);
-        for id in ids {
-            let name = format!("r{}", id.0.as_u128());
-            let next = match crate::scenarios::events::phase_of(world, id) {
-                Some(RunnerPhase::Accepted { .. }) => "starts",
-                Some(RunnerPhase::Handed { .. }) => "listens",
-                Some(RunnerPhase::Running { .. } | RunnerPhase::Unknown { .. }) => "exits 0",
-                _ => continue,
-            };
-            // One whose container somebody removed cannot, and is found out by a list.
-            let _ = happen(world, &format!("{name} {next}"));
-        }
-        // What has no container is offline sooner or later.
-        let alive: BTreeSet<RunnerName> = world
-            .daemons
-            .values()
-            .flat_map(|daemon| daemon.containers.values())
-            .map(|container| container.found.name.clone())
-            .collect();
-        for (name, row) in &mut world.hub.rows {
-            if !alive.contains(name) {
-                (row.online, row.busy) = (false, false);
-            }
-        }
-    }
-    Ok(())
-}
-
-fn everybody(world: &World) -> BTreeSet<RunnerId> {
-    let daemons = || world.daemons.values();
-    let living = daemons().flat_map(|daemon| {
-        let local = daemon.agent.local.iter();
-        local.filter(|(_, l)| !l.record.phase.is_terminal()).map(|(id, _)| *id)
-    });
-    living.chain(daemons().flat_map(|daemon| daemon.containers.keys().copied())).collect()
-}
-
-/// At rest: every pool at its minimum, everybody listening, nothing left over anywhere.
-fn at_rest(world: &World) -> Result<(), String> {
-    let containers: usize = world.daemons.values().map(|daemon| daemon.containers.len()).sum();
-    let min: u32 = world.pools.values().map(|pool| pool.min_runners).sum();
-    if containers != min as usize || world.hub.rows.len() != min as usize {
-        return Err(format!(
-            "{containers} containers and {} registrations instead of {min}\n{:#?}\n{:?}",
-            world.hub.rows.len(),
-            world.daemons.values().map(|d| &d.agent.local).collect::<Vec<_>>(),
-            world.last
-        ));
-    }
-    for assignment in world.assignments.values() {
-        if !assignment.retire.is_empty() {
-            return Err(format!("orders are left over: {:?}", assignment.retire));
-        }
-    }
-    Ok(())
-}
+use given::{agent, assigned, base, rank, reading, shuffled, sight};
+use walk::{ALL, CALM, at_rest, calm_down, fleet, play, walk_of};
 
 proptest! {
     #![proptest_config(ProptestConfig {
@@ -394,103 +223,6 @@ proptest! {
     #[test]
     fn the_brake_is_a_fifth_or_two(size in 0..5000_u32) {
         prop_assert_eq!(brake_per_minute(size, &Policy::default()), (size / 5).max(2));
-    }
-}
-
-fn base() -> Timestamp {
-    Timestamp(1_800_000_000_000)
-}
-
-/// A reading of one of two repositories. Equal instants say the same, as one answer does.
-fn reading() -> impl Strategy<Value = (RepoName, Timestamp, Vec<WaitingJob>)> {
-    (0..2_u64, 0..60_u64, any::<u16>()).prop_map(|(repo, at, bits)| {
-        let evidence = base() + Duration::from_secs(at);
-        let name = RepoName(format!("acme/{repo}"));
-        let bits = u64::from(bits).wrapping_mul(0x9e37_79b9 ^ at);
-        let jobs = (0..8).filter(|n| bits >> n & 1 == 1).map(|n| WaitingJob {
-            id: JobId(repo * 100 + n),
-            repo: name.clone(),
-            labels: Labels::from_iter(["a"]),
-            queued_at: base(),
-            name: String::new(),
-            evidence,
-        });
-        let jobs = jobs.collect();
-        (name, evidence, jobs)
-    })
-}
-
-fn shuffled<T: Clone>(list: &[T], seed: u64) -> Vec<T> {
-    let mut left = list.to_vec();
-    let mut shuffled = Vec::new();
-    let mut state = seed;
-    while !left.is_empty() {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let index = usize::try_from(state >> 33).unwrap_or(0) % left.len();
-        shuffled.push(left.swap_remove(index));
-    }
-    shuffled
-}
-
-fn sight() -> impl Strategy<Value = Seen> {
-    let lost = || Reason::NeverStarted;
-    prop_oneof![
-        Just(Seen::Accepted),
-        Just(Seen::Created),
-        Just(Seen::Started),
-        Just(Seen::Handed),
-        Just(Seen::ListeningLine),
-        Just(Seen::JobLine),
-        Just(Seen::Exited { code: 0, oom: false }),
-        Just(Seen::Failed(Failure::Start { message: String::new() })),
-        Just(Seen::Removed(lost())),
-        Just(Seen::Expired(lost())),
-        Just(Seen::Lost(lost())),
-    ]
-}
-
-fn rank(phase: &RunnerPhase) -> u8 {
-    match phase {
-        RunnerPhase::Assigned { .. } => 0,
-        RunnerPhase::Accepted { .. } => 1,
-        RunnerPhase::Created { .. } => 2,
-        RunnerPhase::Started { .. } => 3,
-        RunnerPhase::Handed { .. } | RunnerPhase::Unknown { .. } => 4,
-        RunnerPhase::Listening { .. } => 5,
-        RunnerPhase::Running { .. } => 6,
-        RunnerPhase::Ended { .. }
-        | RunnerPhase::Failed { .. }
-        | RunnerPhase::Retired { .. }
-        | RunnerPhase::Expired { .. }
-        | RunnerPhase::Lost { .. } => 7,
-    }
-}
-
-fn agent(room: u32, stopping: u8, spent: &BTreeSet<u128>) -> Agent {
-    Agent {
-        host: HostId(Uuid::from_u128(1)),
-        boot: BootId(Uuid::from_u128(1)),
-        max_runners: room,
-        pools: BTreeMap::from([(PoolName::from("a"), "image".to_owned())]),
-        images: BTreeSet::from(["image".to_owned()]),
-        docker_up: true,
-        stopping: [Stopping::No, Stopping::Drain, Stopping::Detach][usize::from(stopping)],
-        local: BTreeMap::new(),
-        refused: BTreeMap::new(),
-        spent: spent.iter().map(|id| RunnerId(Uuid::from_u128(*id))).collect(),
-    }
-}
-
-fn assigned(id: u128, boot: BootId, at: Timestamp) -> Assigned {
-    Assigned {
-        id: RunnerId(Uuid::from_u128(id)),
-        name: RunnerName(format!("orchestrated-abcdef-00000001-{id:012x}")),
-        pool: "a".into(),
-        boot,
-        revision: String::new(),
-        at,
-        reason: Reason::BelowMinimum { have: 0, min: 1 },
-        correlation: String::new(),
     }
 }
 

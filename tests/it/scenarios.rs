@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 mod daemon;
 #[path = "scenarios/events.rs"]
 pub(crate) mod events;
+#[path = "scenarios/executor.rs"]
+mod executor;
 #[path = "scenarios/expect.rs"]
 mod expect;
 #[path = "scenarios/hub.rs"]

@@ -107,7 +107,7 @@ fn host(world: &mut World, name: &str, rest: &[&str]) -> Done {
         ["lists"] => daemon.list_now(),
         ["lists", "without", ids] => {
             daemon.hidden = runners(ids)?.into_iter().collect();
-            daemon.lists_lied = true;
+            daemon.ever_hidden.extend(daemon.hidden.iter().copied());
         }
         ["lists", "everything"] => daemon.hidden.clear(),
         ["docker", "down"] => daemon.agent.docker_up = false,
@@ -230,8 +230,8 @@ fn name_of(world: &World, id: RunnerId) -> Option<RunnerName> {
         .find_map(|daemon| daemon.containers.get(&id))
         .map(|container| container.found.name.clone())
         .or_else(|| {
-            let names = world.hub.rows.keys();
-            names.cloned().find(|name| super::world::runner_of(name) == Some(id))
+            let mut names = world.hub.rows.keys();
+            names.find(|name| super::world::runner_of(name) == Some(id)).cloned()
         })
 }
 

@@ -136,7 +136,7 @@ fn floors(view: &View, plan: &Plan) -> Result<(), String> {
 pub(crate) fn check(world: &World) -> Result<(), String> {
     for (name, daemon) in &world.daemons {
         let room = daemon.agent.max_runners as usize;
-        if daemon.containers.len() > room && !daemon.lists_lied {
+        if daemon.containers.len() > room && daemon.ever_hidden.is_empty() {
             return Err(format!(
                 "{name} holds {} containers, room {room}",
                 daemon.containers.len()

@@ -17,7 +17,6 @@ use runner_orchestrator::fleet::ledger::Ledger;
 use runner_orchestrator::fleet::plan::{Plan, plan};
 use runner_orchestrator::fleet::policy::Policy;
 use runner_orchestrator::fleet::pool::{Pool, Scope};
-use runner_orchestrator::fleet::runner::RunnerPhase;
 use runner_orchestrator::fleet::time::Timestamp;
 use runner_orchestrator::fleet::view::View;
 use uuid::Uuid;
@@ -175,14 +174,7 @@ impl World {
         let Self { ledger, records, operator, policy, now, pools, .. } = self;
         ledger.absorb_hosts(records, operator, policy, *now);
         ledger.demand.settle(pools, *now);
-        let mut listening: BTreeMap<PoolName, Timestamp> = BTreeMap::new();
-        for runner in records.values().flat_map(|record| record.runners.values()) {
-            if let RunnerPhase::Listening { since } = runner.phase {
-                let entry = listening.entry(runner.pool.clone()).or_insert(since);
-                *entry = (*entry).min(since);
-            }
-        }
-        ledger.demand.mark_unassigned(pools, &listening, policy, *now);
+        ledger.mark_unassigned(pools, records, policy, *now);
         self.snapshot()
     }
 
