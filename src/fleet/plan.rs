@@ -38,6 +38,7 @@ pub mod turn;
 pub mod wishes;
 
 use turn::Turn;
+use wishes::Asked;
 
 /// What shall change, and why. Empty lists mean: nothing needs to.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -137,6 +138,8 @@ pub fn plan(view: &View, policy: &Policy, fresh: FreshIds<'_>, now: Timestamp) -
             decision.not_added.push(Reason::Frozen);
             decision.kept.push(Reason::Frozen);
         }
+        // What would be wanted is still worked out, to be shown.
+        drop(target::needs(&mut plan, &turn, &operator, &Asked::default()));
         wishes::refuse(&mut plan, &asked, &Reason::Frozen, now);
     } else {
         heal::dead_and_denied(&mut plan, &turn);

@@ -165,6 +165,7 @@ scenarios! {
     drain_includes_unknown_ones
     edge_cancels_another_when_its_job_is_gone
     edge_counts_until_the_next_reading
+    edge_never_cancels_a_job_read_later
     exited_after_a_job_costs_no_call
     floor_is_filled_and_refilled
     freeze_holds_back_the_agents
@@ -237,5 +238,6 @@ scenarios! {
     unread_host_blocks_its_own_retirements
     unread_queue_blocks_its_own_pool_only
     unread_queue_is_not_zero
+    wishes_expire_without_a_leader
     wishes_for_unknown_pools_are_answered
 }

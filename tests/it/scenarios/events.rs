@@ -51,6 +51,8 @@ pub(crate) fn happen(world: &mut World, line: &str) -> Done {
             let id = daemon(world, host)?.agent.host;
             world.assignments.remove(&id).ok_or("there is none")?;
         }
+        ["leader", "away"] => world.leaderless = true,
+        ["leader", "back"] => world.leaderless = false,
         ["leader", "changes"] => world.ledger = Ledger::default(),
         ["operator", ref rest @ ..] => return operator(world, rest),
         [who, ref rest @ ..] if who.starts_with('r') => {

@@ -43,6 +43,8 @@ pub(crate) struct World {
     pub(crate) hub: Hub,
     pub(crate) daemons: BTreeMap<String, Daemon>,
     pub(crate) names: BTreeMap<RunnerName, String>,
+    /// Nobody leads.
+    pub(crate) leaderless: bool,
     /// Time passes in steps of this size, with a turn at each.
     pub(crate) step: Duration,
     /// GitHub is read this often without being told to.
@@ -73,6 +75,7 @@ impl World {
             hub: Hub::default(),
             daemons: BTreeMap::new(),
             names: BTreeMap::new(),
+            leaderless: false,
             step: Duration::from_secs(1),
             poll: None,
             polled_at: began,
@@ -193,6 +196,9 @@ impl World {
 
     /// The leader's turn. Whether anything was decided.
     pub(crate) fn lead(&mut self) -> Result<bool, String> {
+        if self.leaderless {
+            return Ok(false);
+        }
         let view = self.view();
         let decided = self.decide(&view);
         if decided.is_empty() {
