@@ -132,6 +132,12 @@ impl View {
         self.hosts.iter().chain(vanished.filter(|(host, _)| !self.hosts.contains_key(*host)))
     }
 
+    /// Whether a host has ever reported to this leader.
+    #[must_use]
+    pub fn has_report(&self, host: &HostId) -> bool {
+        self.hosts.contains_key(host) || self.ledger.remembered.contains_key(host)
+    }
+
     /// How a host stands. One without a record is silent, however lately it was heard.
     #[must_use]
     pub fn liveness(&self, host: &HostId, policy: &Policy, now: Timestamp) -> Liveness {
@@ -189,7 +195,10 @@ impl Roster<'_> {
         }
         let Some(pool) = view.pools.get(runner.pool) else { return false };
         match &runner.phase {
-            RunnerPhase::Assigned { since } => now.since(*since) <= policy.accept_deadline,
+            // Without any report of its host it may have been accepted long ago.
+            RunnerPhase::Assigned { since } => {
+                now.since(*since) <= policy.accept_deadline || !view.has_report(&runner.host)
+            }
             // Its agent makes progress only while its daemon answers.
             RunnerPhase::Accepted { .. }
             | RunnerPhase::Created { .. }

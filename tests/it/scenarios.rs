@@ -144,6 +144,7 @@ scenarios! {
     d14_one_job_below_threshold
     d15_a_hundred_jobs_at_once
     d16_returns_to_the_minimum
+    d17_idle_timeout_is_read
     d18_foreign_runners_do_not_stir_the_pool
     d19_foreign_ghosts_block_nothing
     d20_at_maximum_it_still_polls_and_shrinks
@@ -203,11 +204,13 @@ scenarios! {
     join_strangers
     lost_and_found_alive_is_adopted_not_killed
     lost_container_is_reported_after_two_lists
+    lost_host_is_no_supply
     lost_host_is_replaced_elsewhere
     mass_vanish_freezes_removals
     maximum_bounds_occupied
     min_idle_is_kept_beside_running_ones
     never_handed_is_removed_without_asking
+    new_leader_and_a_vanished_record
     new_leader_reads_everything_first
     no_image_no_placement
     old_reading_changes_nothing
@@ -224,6 +227,7 @@ scenarios! {
     record_vanishes_with_its_host
     removed_pool_is_emptied
     room_is_not_made_for_a_pool_at_its_maximum
+    room_is_not_made_when_the_budget_is_short
     running_one_is_never_denied
     scale_down_stops_at_the_floor
     scale_down_takes_back_a_scale_up

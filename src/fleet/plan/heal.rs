@@ -83,6 +83,8 @@ fn never_lived(
     if liveness == Liveness::Lost {
         return Some(Reason::HostLost { host: runner.host });
     }
+    // Without any report of its host nobody knows what was accepted there.
+    record?;
     let waited = now.since(runner.phase.since());
     (waited > policy.accept_deadline).then_some(Reason::NotAccepted { seconds: waited.as_secs() })
 }
