@@ -9,6 +9,8 @@ mod it {
     mod docker;
     mod kill_points;
     mod loops;
+    mod properties;
+    mod scenarios;
     mod sim_github;
     pub(crate) mod support;
     mod telemetry;

@@ -54,7 +54,7 @@ pub struct HostBody {
 #[must_use]
 pub fn host_bodies(state: &ApiState, reading: &Reading) -> Vec<HostBody> {
     let view = reading.view();
-    let roster = view.roster();
+    let occupied = view.roster().occupied_by_host();
     let policy = &state.handle.settings.policy;
     view.hosts
         .values()
@@ -71,7 +71,7 @@ pub fn host_bodies(state: &ApiState, reading: &Reading) -> Vec<HostBody> {
             draining: view.operator.draining.contains(&host.host),
             stopping: host.stopping,
             max_runners: host.max_runners,
-            runners: roster.occupied_on(&host.host),
+            runners: occupied.get(&host.host).copied().unwrap_or(0),
             images: host.images.iter().cloned().collect(),
             reported_at: host.at.into(),
             silent_seconds: view

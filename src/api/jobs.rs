@@ -15,7 +15,7 @@ use super::shape::{At, ReasonBody, count, reasons};
 use crate::fleet::demand::WaitingJob;
 use crate::fleet::id::{JobId, PoolName};
 use crate::fleet::plan::PoolDecision;
-use crate::fleet::pool::{Pool, route};
+use crate::fleet::pool::{Pool, Router};
 use crate::fleet::reason::Reason;
 
 /// Jobs listed when no limit is given.
@@ -107,7 +107,7 @@ impl<'a> Queue<'a> {
     }
 
     fn pool(&self, job: &WaitingJob) -> Option<&'a Pool> {
-        route(&job.labels, &self.reading.view().pools)
+        Router::new(&self.reading.view().pools).route(&job.repo, &job.labels)
     }
 
     fn state(&self, job: &WaitingJob) -> JobState {

@@ -154,7 +154,7 @@ impl Reading {
         let view = self.view();
         let at = self.published.at;
         let mut counts = view.roster().count(view, &state.handle.settings.policy, at);
-        let mut demand = view.ledger.demand.by_pool(&view.pools, at);
+        let mut demand = view.ledger.demand.by_pool(&view.pools, &state.handle.settings.policy, at);
         view.pools
             .keys()
             .map(|name| {

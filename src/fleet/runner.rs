@@ -181,7 +181,9 @@ impl RunnerPhase {
                 _ => illegal("running a job"),
             },
             Seen::Exited { code, oom } => Ok(self.exited(code, oom, now)),
-            Seen::Failed(failure) => Ok(P::Failed { at: now, failure }),
+            Seen::Failed(failure) if self.awaits_mint() => Ok(P::Failed { at: now, failure }),
+            // What was handed its configuration ends by exiting or by being removed.
+            Seen::Failed(_) => illegal("failed to start"),
             Seen::Removed(reason) => Ok(P::Retired { at: now, reason }),
             Seen::Expired(reason) => Ok(P::Expired { at: now, reason }),
             Seen::Lost(reason) => Ok(P::Lost { at: now, reason }),

@@ -147,8 +147,7 @@ impl Lead {
             self.reread.send_modify(|count| *count += 1);
         }
         ledger.demand.settle(&self.pools, now);
-        let listening = longest_listening(&snapshot);
-        ledger.demand.mark_unassigned(&self.pools, &listening, &self.policy, now);
+        ledger.mark_unassigned(&self.pools, &snapshot.hosts, &self.policy, now);
         View {
             cluster: self.cluster.clone(),
             pools: self.pools.clone(),
@@ -225,18 +224,6 @@ impl Lead {
             *last = Arc::new(next);
         });
     }
-}
-
-/// The longest listening runner of each pool.
-fn longest_listening(snapshot: &Snapshot) -> BTreeMap<PoolName, Timestamp> {
-    let mut longest: BTreeMap<PoolName, Timestamp> = BTreeMap::new();
-    for runner in snapshot.hosts.values().flat_map(|record| record.runners.values()) {
-        if let crate::fleet::runner::RunnerPhase::Listening { since } = runner.phase {
-            let entry = longest.entry(runner.pool.clone()).or_insert(since);
-            *entry = (*entry).min(since);
-        }
-    }
-    longest
 }
 
 async fn deregister(github: &dyn GitHub, ledger: &Mutex<Ledger>, orphans: &[Orphan]) {

@@ -141,6 +141,9 @@ impl Observe {
             Ok(repositories) => {
                 memory.relist_at.remove(scope);
                 memory.sweeps.entry(scope.clone()).or_default().relist(&repositories, now);
+                let names: Vec<RepoName> =
+                    repositories.iter().map(|repo| repo.name.clone()).collect();
+                self.ledger().demand.await_reading(&names, now);
                 self.keep_only(&memory.sweeps);
             }
             Err(error) => {
