@@ -1,5 +1,6 @@
 //! The integration tests: one binary.
 
 mod it {
+    mod github;
     mod sim_github;
 }
