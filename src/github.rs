@@ -230,9 +230,11 @@ impl GitHubError {
     #[must_use]
     pub fn may_have_happened(&self) -> bool {
         match self {
-            Self::Timeout { .. } | Self::Unreachable { .. } | Self::Answer { .. } => true,
+            Self::Timeout { .. }
+            | Self::Unreachable { .. }
+            | Self::Answer { .. }
+            | Self::NameTaken { .. } => true,
             Self::Refused { status, .. } => *status >= 500,
-            Self::NameTaken { .. } => true,
             Self::Limited { .. } | Self::Shed { .. } => false,
         }
     }

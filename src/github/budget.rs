@@ -38,8 +38,8 @@ pub const SWEEP_FLOOR_POINTS: u32 = 60;
 /// Up to this many points in the window the sweeps' floor holds; above, it gives way.
 pub const SWEEP_FLOOR_CEILING: u32 = 700;
 
-/// One minute, and half a second for the rounding of two clocks.
-const WINDOW: Duration = Duration::from_millis(60_500);
+/// The minute of the secondary limit, and half a second for the rounding of two clocks.
+pub const MINUTE: Duration = Duration::from_millis(60_500);
 /// How long to wait after a secondary limit without `Retry-After` (GitHub's advice).
 const BLOCK_FIRST: Duration = Duration::from_secs(60);
 /// The longest such wait after repeated refusals; a longer one helps nobody.
@@ -57,9 +57,9 @@ const PRIMARY_WINDOWS_MAX: usize = 64;
 pub enum CallClass {
     /// Nice to have.
     Extra,
-    /// Reading the queue of a quiet repository, and the list of repositories.
+    /// Reading the queue of a quiet repository.
     Sweep,
-    /// Reading the queue of an active repository.
+    /// Reading the queue of an active repository, and which repositories there are.
     Queue,
     /// Reading which runners are registered.
     Registrations,
@@ -399,14 +399,14 @@ impl CallBudget {
     }
 
     fn forget_old(&mut self, now: Timestamp) {
-        while self.spent.front().is_some_and(|spent| now.since(spent.at) >= WINDOW) {
+        while self.spent.front().is_some_and(|spent| now.since(spent.at) >= MINUTE) {
             self.spent.pop_front();
         }
         self.primary.retain(|_, window| window.resets_at > now);
     }
 
     fn counted(&self, now: Timestamp) -> impl Iterator<Item = CallClass> {
-        let landed = self.spent.iter().filter(move |spent| now.since(spent.at) < WINDOW);
+        let landed = self.spent.iter().filter(move |spent| now.since(spent.at) < MINUTE);
         self.in_flight.iter().copied().chain(landed.map(|spent| spent.class))
     }
 

@@ -204,13 +204,11 @@ impl Checker<'_> {
         let mut open = repos.into_iter().filter(|repo| repo.archived != Some(true)).peekable();
         let newest = open.peek().map(|repo| repo.full_name.clone());
         let private = open.find(|repo| repo.private == Some(true)).map(|repo| repo.full_name);
-        match private.or(newest) {
-            Some(repo) => self.actions_read(&RepoName(repo)).await,
-            None => {
-                let why = format!("{org} shows no repository whose jobs could be read");
-                let verdict = Verdict::UnknownUntilUse { why };
-                self.note(format!("actions read on org {org}"), verdict);
-            }
+        if let Some(repo) = private.or(newest) {
+            self.actions_read(&RepoName(repo)).await;
+        } else {
+            let why = format!("{org} shows no repository whose jobs could be read");
+            self.note(format!("actions read on org {org}"), Verdict::UnknownUntilUse { why });
         }
     }
 }

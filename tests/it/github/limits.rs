@@ -1,7 +1,9 @@
 //! GitHub's limits, as the client meets them.
 
 use runner_orchestrator::github::{GitHub, GitHubError};
-use runner_orchestrator::sim::github::{Assumption, Fault, Settings, SimOptions, Variants};
+use runner_orchestrator::sim::github::{
+    Assumption, Fault, LimitCrossings, Settings, SettingsPatch, SimOptions, Variants,
+};
 
 use super::support::{RUNNERS, calls, fault, org, pass, quiet, repo, request};
 
@@ -87,7 +89,7 @@ async fn the_primary_limit_is_never_crossed_and_the_urgent_calls_come_last() {
     github.deregister(&org(), minted.id).await.unwrap();
     let remaining = github.budget().remaining.unwrap();
     assert!((20..=31).contains(&remaining), "{remaining} points");
-    assert_eq!(sim.state().limit_crossings, Default::default());
+    assert_eq!(sim.state().limit_crossings, LimitCrossings::default());
     pass(3_601).await;
     assert_eq!(github.budget().remaining, None, "a new hour begins unknown");
     github.queue(&repo(400)).await.unwrap();
@@ -98,10 +100,7 @@ async fn a_primary_refusal_waits_for_the_reset() {
     let settings = Settings { primary_limit: 10, ..Settings::default() };
     let (sim, github) = quiet(&SimOptions { settings, ..SimOptions::default() });
     for hostile in [Variants::default(), Variants::from_iter([Assumption::LimitStatus])] {
-        let patch = runner_orchestrator::sim::github::SettingsPatch {
-            hostile: Some(hostile),
-            ..Default::default()
-        };
+        let patch = SettingsPatch { hostile: Some(hostile), ..SettingsPatch::default() };
         sim.change_settings(&patch);
         // Somebody else with the same token spends the hour.
         let other = super::support::to_router(sim.router(), super::support::pat("sim-token"));

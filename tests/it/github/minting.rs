@@ -6,7 +6,8 @@ use futures_util::future::join_all;
 use runner_orchestrator::fleet::id::GitHubRunnerId;
 use runner_orchestrator::github::{Deregistered, GitHub, GitHubError};
 use runner_orchestrator::sim::github::{
-    Assumption, Fault, PlantedRunners, Settings, SettingsPatch, SimOptions, Variants, decode_jit,
+    Assumption, Fault, LimitCrossings, PlantedRunners, Settings, SettingsPatch, SimOptions,
+    Variants, decode_jit,
 };
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
@@ -173,7 +174,7 @@ async fn five_hundred_registrations_are_spread_over_minutes_and_cross_no_limit()
         sim.add_fault(Fault { latency_ms: Some(200), ..fault(MINT) }).unwrap();
         let seconds = mint_all(&github, 500).await;
         assert!((120..=130).contains(&seconds), "{seconds} s");
-        assert_eq!(sim.state().limit_crossings, Default::default());
+        assert_eq!(sim.state().limit_crossings, LimitCrossings::default());
         assert_eq!(sim.state().runners.len(), 500);
     }
 }

@@ -18,18 +18,21 @@ use super::support::{JOBS, RUNNERS, RUNS, fault, org, pat, plant, repo, served, 
 #[tokio::test]
 async fn a_broken_answer_is_an_error_that_names_its_route_and_the_next_one_is_read() {
     let (sim, github) = served(SimOptions::default()).await;
-    plant(&sim, "r", 3);
-    sim.post_jobs(&NewJobs::default()).unwrap();
     let broken = |route| {
         [
-            Fault { corrupt: true, count: Some(1), ..fault(route) },
-            Fault { truncate: true, count: Some(1), ..fault(route) },
-            Fault { drop_response: true, count: Some(1), ..fault(route) },
-            Fault { status: Some(502), count: Some(1), ..fault(route) },
+            Fault { corrupt: true, ..fault(route) },
+            Fault { truncate: true, ..fault(route) },
+            Fault { drop_response: true, ..fault(route) },
+            Fault { status: Some(502), ..fault(route) },
         ]
     };
+    let mut there = 0;
     for route in [RUNNERS, RUNS, JOBS] {
         for fault in broken(route) {
+            // Something new, so that the answer has a body to break.
+            there += 1;
+            plant(&sim, &format!("r{there}"), 1);
+            sim.post_jobs(&NewJobs::default()).unwrap();
             let expected = if fault.corrupt { "could not be read" } else { "" };
             sim.add_fault(fault).unwrap();
             let error = if route == RUNNERS {
@@ -37,11 +40,12 @@ async fn a_broken_answer_is_an_error_that_names_its_route_and_the_next_one_is_re
             } else {
                 github.queue(&repo(1)).await.unwrap_err()
             };
+            sim.clear_faults();
             let text = error.to_string();
             let last = route.rsplit('/').next().unwrap();
             assert!(text.contains(last) && text.contains(expected), "{text}");
-            assert_eq!(github.registrations(&org()).await.unwrap().registrations.len(), 3);
-            assert_eq!(github.queue(&repo(1)).await.unwrap().jobs.len(), 1);
+            assert_eq!(github.registrations(&org()).await.unwrap().registrations.len(), there);
+            assert_eq!(github.queue(&repo(1)).await.unwrap().jobs.len(), there);
         }
     }
 }
