@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::auth::Auth;
 use super::budget::CallClass;
-use super::line::Call;
+use super::line::{Call, message};
 use super::pages::Caller;
 use super::route::{APP, Account, ORG, ORG_REPOS, REPO, RUNNERS, RUNS, Route, USER, repo_prefix};
 use super::wire::Answer;
@@ -216,7 +216,9 @@ impl Checker<'_> {
 fn verdict(answer: Result<Answer, GitHubError>, fix: impl FnOnce() -> String) -> Verdict {
     match answer {
         Ok(answer) if (200..400).contains(&answer.status) => Verdict::Proven,
-        Ok(answer) if answer.status < 500 => Verdict::Refused { fix: fix() },
+        Ok(answer) if answer.status < 500 => {
+            Verdict::Refused { fix: format!("{} (GitHub: {})", fix(), message(&answer)) }
+        }
         Err(GitHubError::Refused { status, message, .. }) if status < 500 => {
             Verdict::Refused { fix: format!("{} (GitHub: {message})", fix()) }
         }
