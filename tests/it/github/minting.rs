@@ -105,6 +105,20 @@ async fn a_call_without_an_answer_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_its_caller_gave_up_is_counted_and_its_slot_is_free_again() {
+    let (sim, github) = quiet(&SimOptions::default());
+    sim.add_fault(Fault { latency_ms: Some(5_000), ..fault(MINT) }).unwrap();
+    for n in 0..70 {
+        let request = request(&format!("m-{n}"));
+        let given_up = tokio::time::timeout(Duration::from_millis(10), github.mint(&request)).await;
+        assert!(given_up.is_err());
+    }
+    assert_eq!(github.budget().points_this_minute, 350);
+    sim.clear_faults();
+    github.mint(&request("m")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hundred_registrations_of_200_ms_take_half_a_second_and_cross_no_limit() {
     let settings = Settings { concurrent_max: 60, ..Settings::default() };
     let (sim, github) = quiet(&SimOptions { settings, ..SimOptions::default() });

@@ -127,6 +127,14 @@ async fn a_list_without_end_is_an_error_within_the_limit_of_a_minute() {
 }
 
 #[tokio::test]
+async fn a_name_is_compared_here_also_when_githubs_filter_is_loose() {
+    let github = to_router(runners(|_, _| page_of(3, 10..13, false)), pat("t"));
+    let found = github.find(&org(), &"r-11".into()).await.unwrap().unwrap();
+    assert_eq!(found.id.0, 11);
+    assert_eq!(github.find(&org(), &"r-1".into()).await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn not_modified_without_a_question_is_an_error() {
     let github = to_router(runners(|_, _| StatusCode::NOT_MODIFIED.into_response()), pat("t"));
     let error = github.registrations(&org()).await.unwrap_err();
