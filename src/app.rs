@@ -1,1 +1,369 @@
+//! The composition root: builds the loops around the edges, watches over them, and
+//! shuts them down in order.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::docker::{Docker, Pulls};
+use crate::election;
+use crate::fleet::budget::Budget;
+use crate::fleet::id::{ClusterMark, HostId, PoolName, ReplicaId};
+use crate::fleet::intent::Operator;
+use crate::fleet::ledger::Ledger;
+use crate::fleet::plan::Plan;
+use crate::fleet::policy::Policy;
+use crate::fleet::pool::Pool;
+use crate::fleet::view::View;
+use crate::github::{GitHub, Preflight};
+use crate::loops::host::{Host, Shutdown};
+use crate::loops::lead::{Lead, Published};
+use crate::loops::observe::Observe;
+use crate::store::Store;
+use crate::telemetry::chain;
+use crate::telemetry::metrics::Metrics;
+
+/// A daemon that is away at start is asked again this often.
+const IDENTITY_RETRY: Duration = Duration::from_secs(2);
+/// GitHub's permissions are checked again this often until each has an answer.
+const PREFLIGHT_RETRY: Duration = Duration::from_secs(15);
+/// Tasks that follow runners end with their streams; what has not by then is dropped.
+const TASKS_GRACE: Duration = Duration::from_secs(2);
+
+/// The parts that reach outside.
+#[derive(Clone, Debug)]
+pub struct Edges {
+    pub docker: Arc<dyn Docker>,
+    pub github: Arc<dyn GitHub>,
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// What the loops are told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `None`: the cluster's mark is derived from scope and host identity.
+    pub cluster_name: Option<String>,
+    pub hostname: String,
+    pub pools: BTreeMap<PoolName, Pool>,
+    pub poll_interval: Duration,
+    pub host_max_runners: u32,
+    pub shutdown: Shutdown,
+    pub policy: Policy,
+}
+
+/// How the start went so far, for `/readyz`.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness {
+    /// The first attempt at Docker and at GitHub have both ended.
+    pub docker: Option<Result<(), String>>,
+    pub github: Option<Result<Preflight, String>>,
+    pub stopping: bool,
+}
+
+/// What the rest of the process sees of the running loops.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub replica: ReplicaId,
+    pub published: watch::Receiver<Arc<Published>>,
+    pub readiness: watch::Receiver<Readiness>,
+    pub pulls: watch::Receiver<Pulls>,
+    pub settings: Arc<Settings>,
+    pub edges: Edges,
+}
+
+/// The loops, running.
+#[derive(Debug)]
+pub struct App {
+    handle: Handle,
+    work: JoinSet<&'static str>,
+    tracker: TaskTracker,
+    /// Cancels what must stop first: the host loop begins its shutdown.
+    stop_host: CancellationToken,
+    /// Cancels the rest, after the host loop has ended.
+    stop_rest: CancellationToken,
+    ready: watch::Sender<Readiness>,
+}
+
+/// A loop that ended without being told to.
+#[derive(Debug, thiserror::Error)]
+#[error("the {0} loop ended by itself; half-alive is worse than dead")]
+pub struct LoopDied(&'static str);
+
+impl App {
+    /// Starts everything. Comes back at once: Docker and GitHub are waited for inside.
+    #[must_use]
+    pub fn start(edges: Edges, settings: Settings) -> Self {
+        let settings = Arc::new(settings);
+        let replica = ReplicaId(Uuid::now_v7());
+        let (published, seen) = watch::channel(Arc::new(nothing_yet(&edges, &settings)));
+        let (ready, readiness) = watch::channel(Readiness::default());
+        let (pulls, pulls_seen) = watch::channel(Pulls::new());
+        let handle = Handle {
+            replica,
+            published: seen,
+            readiness,
+            pulls: pulls_seen,
+            settings: settings.clone(),
+            edges: edges.clone(),
+        };
+        let mut app = Self {
+            handle,
+            work: JoinSet::new(),
+            tracker: TaskTracker::new(),
+            stop_host: CancellationToken::new(),
+            stop_rest: CancellationToken::new(),
+            ready: ready.clone(),
+        };
+        app.spawn_election_and_preflight(&edges, &settings, replica, ready, published, pulls);
+        app
+    }
+
+    /// What others need of it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Runs until `stop` is cancelled or a loop dies, then shuts down in order: the host
+    /// loop (by the shutdown mode), then leadership, then what still follows runners.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), LoopDied> {
+        let died = tokio::select! { biased;
+            () = stop.cancelled() => None,
+            ended = self.work.join_next() => ended.map(|ended| ended.unwrap_or("panicked")),
+        };
+        self.ready.send_modify(|ready| ready.stopping = true);
+        self.stop_host.cancel();
+        if let Some(name) = died {
+            error!(name, "a loop ended by itself");
+            self.stop_rest.cancel();
+            return Err(LoopDied(name));
+        }
+        while let Some(ended) = self.work.join_next().await {
+            if ended.is_ok_and(|name| name == "host") {
+                break;
+            }
+        }
+        self.stop_rest.cancel();
+        while self.work.join_next().await.is_some() {}
+        self.tracker.close();
+        if tokio::time::timeout(TASKS_GRACE, self.tracker.wait()).await.is_err() {
+            info!("leaving runners behind for the next start");
+        }
+        Ok(())
+    }
+
+    fn spawn_election_and_preflight(
+        &mut self,
+        edges: &Edges,
+        settings: &Arc<Settings>,
+        replica: ReplicaId,
+        ready: watch::Sender<Readiness>,
+        published: watch::Sender<Arc<Published>>,
+        pulls: watch::Sender<Pulls>,
+    ) {
+        let (leadership, leads) = watch::channel(None);
+        let store = edges.store.clone();
+        let stop = self.stop_rest.clone();
+        self.work.spawn(async move {
+            election::run(store, replica, leadership, stop).await;
+            "election"
+        });
+        let (github, stop) = (edges.github.clone(), self.stop_rest.clone());
+        let scopes: Vec<_> = settings.pools.values().map(|pool| pool.scope.clone()).collect();
+        let preflight_ready = ready.clone();
+        self.tracker.spawn(async move {
+            preflight(github, scopes, preflight_ready, stop).await;
+        });
+
+        let loops = Loops {
+            edges: edges.clone(),
+            settings: settings.clone(),
+            replica,
+            tracker: self.tracker.clone(),
+            leads,
+            published,
+            pulls,
+            stop_host: self.stop_host.clone(),
+            stop_rest: self.stop_rest.clone(),
+        };
+        // The cluster's mark may need Docker's answer, and everything needs the mark.
+        self.work.spawn(async move { loops.run(ready).await });
+    }
+}
+
+/// The three loops, once the cluster's mark is known.
+struct Loops {
+    edges: Edges,
+    settings: Arc<Settings>,
+    replica: ReplicaId,
+    tracker: TaskTracker,
+    leads: watch::Receiver<Option<election::Leadership>>,
+    published: watch::Sender<Arc<Published>>,
+    pulls: watch::Sender<Pulls>,
+    stop_host: CancellationToken,
+    stop_rest: CancellationToken,
+}
+
+impl Loops {
+    /// Ends with the host loop; the other two end with `stop_rest`.
+    async fn run(self, ready: watch::Sender<Readiness>) -> &'static str {
+        let Some(cluster) = self.mark(&ready).await else { return "host" };
+        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let (observed, observed_seen) = watch::channel(0);
+        let (reread, reread_seen) = watch::channel(0);
+        let lead = Lead {
+            store: self.edges.store.clone(),
+            github: self.edges.github.clone(),
+            clock: self.edges.clock.clone(),
+            cluster: cluster.clone(),
+            pools: self.settings.pools.clone(),
+            policy: self.settings.policy.clone(),
+            ledger: ledger.clone(),
+            leadership: self.leads.clone(),
+            published: self.published,
+            observed: observed_seen,
+            reread,
+            metrics: self.edges.metrics.clone(),
+            tracker: self.tracker.clone(),
+            cleaning: Arc::new(Semaphore::new(1)),
+        };
+        let pools = Arc::new(self.settings.pools.clone());
+        let observe = Observe {
+            store: self.edges.store.clone(),
+            github: self.edges.github.clone(),
+            clock: self.edges.clock.clone(),
+            cluster: cluster.clone(),
+            pools: pools.clone(),
+            policy: self.settings.policy.clone(),
+            poll_interval: self.settings.poll_interval,
+            ledger,
+            leadership: self.leads,
+            observed,
+            reread: reread_seen,
+            metrics: self.edges.metrics.clone(),
+        };
+        let host = Host {
+            docker: self.edges.docker.clone(),
+            github: self.edges.github.clone(),
+            store: self.edges.store.clone(),
+            clock: self.edges.clock.clone(),
+            metrics: self.edges.metrics.clone(),
+            tracker: self.tracker.clone(),
+            cluster,
+            replica: self.replica,
+            hostname: self.settings.hostname.clone(),
+            pools,
+            max_runners: self.settings.host_max_runners,
+            shutdown: self.settings.shutdown,
+            pulls: self.pulls,
+        };
+        // Leading and observing go on while the host loop drains. One that ends before it
+        // was told to ends the process, as the host loop does.
+        let mut beside = JoinSet::new();
+        let (stop_lead, stop_observe) = (self.stop_rest.clone(), self.stop_rest.clone());
+        beside.spawn(async move {
+            lead.run(stop_lead).await;
+            "lead"
+        });
+        beside.spawn(async move {
+            observe.run(stop_observe).await;
+            "observe"
+        });
+        let mut host = std::pin::pin!(host.run(self.stop_host.clone()));
+        tokio::select! { biased;
+            () = &mut host => (),
+            Some(ended) = beside.join_next() => return ended.unwrap_or("panicked"),
+        }
+        "host"
+    }
+
+    /// The cluster's mark: from its name, or else from this host's identity, so that two
+    /// installations that nobody named never sweep each other.
+    async fn mark(&self, ready: &watch::Sender<Readiness>) -> Option<ClusterMark> {
+        if let Some(name) = &self.settings.cluster_name {
+            let docker = self.edges.docker.daemon().await.map(|_| ()).map_err(|e| chain(&e));
+            ready.send_modify(|ready| ready.docker = Some(docker));
+            return Some(ClusterMark::derive(name));
+        }
+        let scopes: Vec<String> =
+            self.settings.pools.values().map(|pool| pool.scope.to_string()).collect();
+        let unnamed = ClusterMark::derive(&format!("unnamed {}", scopes.join(" ")));
+        loop {
+            let fresh = HostId(Uuid::new_v4());
+            match self.edges.docker.claim_identity(&unnamed, fresh).await {
+                Ok(host) => {
+                    ready.send_modify(|ready| ready.docker = Some(Ok(())));
+                    return Some(ClusterMark::derive(&host.to_string()));
+                }
+                Err(error) => {
+                    warn!(error = %chain(&error), "docker is not usable yet");
+                    ready.send_modify(|ready| ready.docker = Some(Err(chain(&error))));
+                }
+            }
+            tokio::select! { biased;
+                () = self.stop_host.cancelled() => return None,
+                () = tokio::time::sleep(IDENTITY_RETRY) => (),
+            }
+        }
+    }
+}
+
+/// Checks token, scopes and permissions until GitHub has answered.
+async fn preflight(
+    github: Arc<dyn GitHub>,
+    scopes: Vec<crate::fleet::pool::Scope>,
+    ready: watch::Sender<Readiness>,
+    stop: CancellationToken,
+) {
+    loop {
+        let found = github.preflight(&scopes).await;
+        let unreachable = found.unreachable();
+        for line in found.problems() {
+            warn!(problem = line, "github check");
+        }
+        let result = match unreachable {
+            Some(why) => Err(why),
+            None => Ok(found),
+        };
+        let done = result.is_ok();
+        ready.send_modify(|ready| ready.github = Some(result));
+        if done {
+            return;
+        }
+        tokio::select! { biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PREFLIGHT_RETRY) => (),
+        }
+    }
+}
+
+/// What the API shows before the first turn.
+fn nothing_yet(edges: &Edges, settings: &Settings) -> Published {
+    let name = settings.cluster_name.as_deref().unwrap_or_default();
+    Published {
+        at: edges.clock.now(),
+        view: View {
+            cluster: ClusterMark::derive(name),
+            pools: settings.pools.clone(),
+            hosts: BTreeMap::new(),
+            assignments: BTreeMap::new(),
+            operator: Operator::default(),
+            intents: Vec::new(),
+            ledger: Ledger::default(),
+            budget: Budget::open(0),
+        },
+        plan: Plan::default(),
+        term: None,
+        store_error: None,
+    }
+}

@@ -1,6 +1,21 @@
 //! The Docker edge: one trait in our words, kept by `bollard` on a real engine and by
 //! a modelled host in the simulation. Only the host loop calls what changes anything.
 
+mod connection;
+mod container;
+mod engine;
+mod events;
+mod image;
+pub(crate) mod labels;
+pub(crate) mod logs;
+mod measured;
+mod network;
+mod probe;
+mod spec;
+mod subnet;
+mod sweep;
+mod volume;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
@@ -13,6 +28,11 @@ use tokio::io::AsyncWrite;
 use crate::fleet::id::{BootId, ClusterMark, ContainerId, HostId, PoolName, RunnerId, RunnerName};
 use crate::fleet::pool::Resources;
 use crate::fleet::time::Timestamp;
+
+pub use engine::BollardDocker;
+pub use measured::MeasuredDocker;
+pub use probe::{Probe, ProbeSpec};
+pub use subnet::Supernet;
 
 /// One Docker daemon.
 #[async_trait]
@@ -85,11 +105,13 @@ pub trait Docker: Send + Sync + fmt::Debug {
     ) -> Result<BoxStream<'static, Result<ContainerEvent, DockerError>>, DockerError>;
 
     /// Removes volumes and networks of this cluster that no container uses and that are
-    /// not in `keep` (network names). Identity and marker volumes always stay.
+    /// not in `keep` (network names). Identity and marker volumes always stay, and so do
+    /// runner containers, whatever their state.
     async fn sweep(&self, mark: &ClusterMark, keep: &[String]) -> Result<Swept, DockerError>;
 
-    /// Removes everything of this cluster that [`Docker::sweep`] spares: identity,
-    /// marker and networks. For the demo's end and an uninstall; never in normal running.
+    /// Removes everything of this cluster: containers, running or not, volumes with
+    /// identity and marker, networks. For the demo's end and an uninstall; never in
+    /// normal running.
     async fn forget_cluster(&self, mark: &ClusterMark) -> Result<Swept, DockerError>;
 }
 
@@ -179,6 +201,16 @@ pub struct NetworkSpec {
     pub capacity: u32,
 }
 
+impl NetworkSpec {
+    /// The network of a pool. Its name tells its size, so that a pool that outgrows it gets
+    /// a new one and the old one is swept when its last container has gone.
+    #[must_use]
+    pub fn of_pool(cluster: ClusterMark, pool: PoolName, capacity: u32) -> Self {
+        let name = format!("runners-{cluster}-{pool}-{}", subnet::prefix_for(capacity));
+        Self { name, cluster, pool, capacity }
+    }
+}
+
 /// A network as it is on the daemon.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Network {
@@ -256,6 +288,8 @@ pub enum ContainerEventKind {
 /// What a sweep removed and what it could not.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Swept {
+    /// Probes left by a crash; with [`Docker::forget_cluster`] every container.
+    pub containers: u32,
     pub volumes: u32,
     pub networks: u32,
     /// Networks that refuse to go ("active endpoints" with no container listed).
@@ -300,6 +334,10 @@ pub enum DockerError {
     Refused { action: &'static str, status: u16, message: String },
     #[error("image {image} is not on the host")]
     ImageMissing { image: String },
+    #[error("container {container} cannot start, its network is gone: {message}")]
+    NetworkMissing { container: ContainerId, message: String },
+    #[error("docker address \"{address}\" is not usable: {problem}")]
+    Address { address: String, problem: &'static str },
     #[error("docker's answer to {action} could not be read")]
     Answer {
         action: &'static str,
@@ -318,13 +356,22 @@ impl DockerError {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
+    /// The status of a refusal.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
     /// Whether trying again later may help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Timeout { .. } | Self::Unreachable { .. } | Self::Answer { .. } => true,
             Self::Refused { status, .. } => *status >= 500,
-            Self::ImageMissing { .. } => false,
+            Self::ImageMissing { .. } | Self::NetworkMissing { .. } | Self::Address { .. } => false,
         }
     }
 }

@@ -240,3 +240,27 @@ impl GitHubError {
         }
     }
 }
+
+impl Preflight {
+    /// Why GitHub could not be asked at all, if it could not.
+    #[must_use]
+    pub fn unreachable(&self) -> Option<String> {
+        self.checks.iter().find_map(|check| match &check.verdict {
+            Verdict::Unreachable { why } => Some(format!("{}: {why}", check.what)),
+            Verdict::Proven | Verdict::Refused { .. } | Verdict::UnknownUntilUse { .. } => None,
+        })
+    }
+
+    /// One line for each refusal, with its fix.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        self.checks
+            .iter()
+            .filter_map(|check| match &check.verdict {
+                Verdict::Refused { fix } => Some(format!("{}: {fix}", check.what)),
+                Verdict::Unreachable { why } => Some(format!("{}: {why}", check.what)),
+                Verdict::Proven | Verdict::UnknownUntilUse { .. } => None,
+            })
+            .collect()
+    }
+}

@@ -1,23 +1,8 @@
+//! The binary: parse the command line, run one subcommand, turn its end into an exit
+//! code. 0 = done, 1 = failed, 2 = the configuration or the command line is unusable.
+
 use std::process::ExitCode;
 
-use clap::Parser;
-use runner_orchestrator::cli::sim::{self, SimCommand};
-
-#[derive(Parser)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(clap::Subcommand)]
-enum Command {
-    /// The modelled world.
-    #[command(subcommand)]
-    Sim(SimCommand),
-}
-
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<ExitCode> {
-    let Command::Sim(command) = Cli::parse().command;
-    sim::run(command).await
+fn main() -> ExitCode {
+    runner_orchestrator::cli::main()
 }

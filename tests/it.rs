@@ -1,6 +1,16 @@
-//! The integration tests: one binary.
+//! The integration tests: one binary, real parts.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod it {
+    mod api;
+    mod architecture;
+    mod config;
+    mod docker;
     mod github;
+    mod kill_points;
+    mod loops;
     mod sim_github;
+    pub(crate) mod support;
+    mod telemetry;
 }

@@ -23,6 +23,7 @@ use crate::sim::clock::SimClock;
 use crate::sim::github::{
     AppSpec, InstallationSpec, SettingsPatch, SimGitHub, SimOptions, TokenSpec,
 };
+use crate::sim::image::reach::reach;
 use crate::sim::listener::{ListenerFaults, ListenerOptions, StopSignal, Transport, run as listen};
 
 /// Programs of the modelled world.
@@ -32,6 +33,8 @@ pub enum SimCommand {
     Github(GithubArgs),
     /// Be one runner: read a JIT configuration from standard input, run one job.
     Listener(ListenerArgs),
+    /// Tell whether a URL can be reached from here: any HTTP answer will do.
+    Probe { url: String },
 }
 
 /// Arguments of `sim github`.
@@ -109,6 +112,13 @@ pub async fn run(command: SimCommand) -> anyhow::Result<ExitCode> {
     match command {
         SimCommand::Github(args) => github(args).await,
         SimCommand::Listener(args) => listener(args).await,
+        SimCommand::Probe { url } => Ok(match reach(&url).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                super::print::message(&why);
+                ExitCode::FAILURE
+            }
+        }),
     }
 }
 

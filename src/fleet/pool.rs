@@ -135,3 +135,15 @@ pub fn route<'a>(labels: &Labels, pools: &'a BTreeMap<PoolName, Pool>) -> Option
         ))
     })
 }
+
+impl Scope {
+    /// The scope as it stands in a URL: `acme/demo`, `acme`, `enterprises/acme`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        match self {
+            Self::Repo(repo) => repo.0.clone(),
+            Self::Org(org) => org.clone(),
+            Self::Enterprise { slug, .. } => format!("enterprises/{slug}"),
+        }
+    }
+}

@@ -80,7 +80,7 @@ pub struct SettingsPatch {
     pub offline_after_seconds: Option<f64>,
     /// Seconds, see [`Settings::queued_max_ms`].
     pub queued_max_seconds: Option<f64>,
-    /// See [`Settings::stale_seconds`]; cut at [`STALE_SECONDS_MAX`].
+    /// See [`Settings::stale_seconds`]; at most 60.
     pub stale_seconds: Option<u64>,
     /// See [`Settings::group_allows_public`].
     pub group_allows_public: Option<bool>,

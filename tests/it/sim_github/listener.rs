@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use runner_orchestrator::sim::github::{Fault, NewJobs, SimOptions, decode_jit};
 use runner_orchestrator::sim::listener::{ListenerOptions, StopSignal, Transport, run};
+use secrecy::ExposeSecret;
+use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 use super::quiet::{Quiet, pass};
@@ -188,4 +190,40 @@ async fn a_killed_listener_over_a_socket_is_noticed() {
     })
     .await;
     assert!(model.handle.add_fault(Fault::default()).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_service_gives_a_job_until_it_is_started_and_counts_one_start() {
+    let quiet = Quiet::new();
+    let (id, blob) = quiet.mint("raw").await;
+    let secret = decode_jit(&blob).unwrap().secret.expose_secret().to_owned();
+    let open = |secret: &str| json!({"agent_id": id, "secret": secret});
+    let sessions = "/_runner/sessions";
+    assert_eq!(quiet.post(sessions, open("wrong")).await.status, 401);
+    let unknown = json!({"agent_id": id + 1, "secret": secret});
+    assert_eq!(quiet.post(sessions, unknown).await.status, 404);
+    let opened = quiet.post(sessions, open(&secret)).await;
+    assert_eq!(opened.status, 201);
+    assert_eq!(quiet.post(sessions, open(&secret)).await.status, 409);
+    let session = format!("{sessions}/{}", opened.body["session_id"].as_str().unwrap());
+    let poll = format!("{session}/message?hold_ms=1000");
+    assert_eq!(quiet.get(&poll).await.status, 204);
+
+    let job = quiet.sim.post_jobs(&NewJobs::default()).unwrap()[0];
+    let step = async |step: &str| {
+        let path = format!("{session}/jobs/{job}/{step}");
+        quiet.post(&path, json!({"result": "Succeeded"})).await.status.as_u16()
+    };
+    assert_eq!((step("renew").await, step("complete").await), (404, 404));
+    // An answer may be lost: the job comes again until it is started.
+    for _ in 0..2 {
+        assert_eq!(quiet.get(&poll).await.body["job"]["id"].as_u64(), Some(job.0));
+    }
+    assert_eq!((step("start").await, step("start").await), (204, 204));
+    assert_eq!(quiet.sim.state().jobs[0].attempts, 1);
+    assert_eq!(quiet.get(&poll).await.status, 204);
+    assert_eq!((step("renew").await, step("complete").await), (200, 204));
+    assert_eq!((step("complete").await, step("start").await), (404, 404));
+    assert_eq!(quiet.get(&poll).await.status, 404);
+    assert_eq!(quiet.sim.state().jobs[0].attempts, 1);
 }

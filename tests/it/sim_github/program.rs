@@ -65,7 +65,7 @@ async fn the_two_programs_run_a_job() {
 }
 
 #[tokio::test]
-async fn a_listener_without_input_ends_and_one_that_waits_obeys_a_signal() {
+async fn a_listener_without_input_ends_by_itself() {
     let mut empty = sim(&["listener"]);
     drop(empty.stdin.take());
     assert_eq!(ended(&mut empty).await, Some(1));

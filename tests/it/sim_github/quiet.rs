@@ -52,7 +52,12 @@ impl Quiet {
         headers: &[(&str, &str)],
         body: Option<Value>,
     ) -> Answer {
-        let mut request = Request::builder().method(method).uri(format!("/api/v3{path}"));
+        // The runner service is not part of the API.
+        let root = if path.starts_with("/_") { "" } else { "/api/v3" };
+        let mut request = Request::builder().method(method).uri(format!("{root}{path}"));
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
         let given = |name: &str| headers.iter().any(|(given, _)| *given == name);
         if !given("authorization") {
             request = request.header("authorization", "Bearer sim-token");

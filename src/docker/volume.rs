@@ -1,0 +1,117 @@
+//! What we keep on a daemon: who it is, and who cares for it. Labels on empty volumes,
+//! because a volume's creation by name is atomic and outlives restarts of the daemon.
+
+use bollard::models::{Volume, VolumeCreateRequest};
+use bollard::query_parameters::{ListVolumesOptions, RemoveVolumeOptions};
+
+use super::connection::{CHANGE_LIMIT, Connection, READ_LIMIT, answer};
+use super::{DockerError, label, labels};
+use crate::fleet::id::{BootId, ClusterMark, HostId};
+
+pub(super) const ROLE_IDENTITY: &str = "identity";
+pub(super) const ROLE_MARKER: &str = "marker";
+
+/// Creates the identity or, when somebody was first, reads theirs.
+pub(super) async fn claim_identity(
+    connection: &Connection,
+    mark: &ClusterMark,
+    fresh: HostId,
+) -> Result<HostId, DockerError> {
+    const ACTION: &str = "claiming the host's identity";
+    let name = format!("runner-orchestrator-identity-{mark}");
+    let mut labels = labels::of_role(mark, ROLE_IDENTITY);
+    labels.insert(label::HOST.to_owned(), fresh.to_string());
+    let request = VolumeCreateRequest {
+        name: Some(name.clone()),
+        labels: Some(labels),
+        ..Default::default()
+    };
+    // Creating a volume that exists changes nothing and succeeds. Its labels are read in
+    // a second call: what the first one answers in that case is not promised.
+    let volume = connection
+        .call(ACTION, CHANGE_LIMIT, async |docker| {
+            docker.create_volume(request).await?;
+            docker.inspect_volume(&name).await
+        })
+        .await?;
+    volume
+        .labels
+        .get(label::HOST)
+        .and_then(|host| host.parse().ok())
+        .ok_or_else(|| answer(ACTION, "the identity volume carries no host id"))
+}
+
+/// Leaves this boot's marker and takes away those of earlier boots.
+pub(super) async fn write_marker(
+    connection: &Connection,
+    mark: &ClusterMark,
+    host: HostId,
+    boot: BootId,
+) -> Result<(), DockerError> {
+    const ACTION: &str = "writing the agent's marker";
+    let name = format!("runner-orchestrator-marker-{mark}-{boot}");
+    let mut labels = labels::of_role(mark, ROLE_MARKER);
+    labels.insert(label::HOST.to_owned(), host.to_string());
+    labels.insert(label::BOOT.to_owned(), boot.to_string());
+    let request = VolumeCreateRequest {
+        name: Some(name.clone()),
+        labels: Some(labels),
+        ..Default::default()
+    };
+    connection
+        .call(ACTION, CHANGE_LIMIT, async |docker| docker.create_volume(request).await)
+        .await?;
+    for volume in list(connection, mark, Usage::Any).await? {
+        if role(&volume) == Some(ROLE_MARKER) && volume.name != name {
+            remove(connection, &volume.name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Which volumes are meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Usage {
+    Any,
+    /// Named by no container, running or not.
+    Unused,
+}
+
+/// Volumes of the cluster.
+pub(super) async fn list(
+    connection: &Connection,
+    mark: &ClusterMark,
+    usage: Usage,
+) -> Result<Vec<Volume>, DockerError> {
+    let mut filters = labels::filter(mark);
+    if usage == Usage::Unused {
+        filters.insert("dangling".to_owned(), vec!["true".to_owned()]);
+    }
+    let options = ListVolumesOptions { filters: Some(filters) };
+    let found = connection
+        .call("listing volumes", READ_LIMIT, async |docker| {
+            docker.list_volumes(Some(options)).await
+        })
+        .await?;
+    Ok(found.volumes.unwrap_or_default())
+}
+
+/// Removes a volume; one already gone counts as removed. `false`: it is in use.
+pub(super) async fn remove(connection: &Connection, name: &str) -> Result<bool, DockerError> {
+    let removed = connection
+        .call("removing a volume", CHANGE_LIMIT, async |docker| {
+            docker.remove_volume(name, None::<RemoveVolumeOptions>).await
+        })
+        .await;
+    match removed {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_gone() => Ok(true),
+        Err(error) if error.status() == Some(409) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a volume is for.
+pub(super) fn role(volume: &Volume) -> Option<&str> {
+    volume.labels.get(label::ROLE).map(String::as_str)
+}

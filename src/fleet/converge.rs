@@ -1,0 +1,264 @@
+//! What an agent does on its own daemon so that it becomes what the leader assigned.
+//!
+//! [`converge`] compares three things: the assignment, the agent's own records and the
+//! daemon's containers. Every mismatch has one named action. Doing the actions and
+//! calling it again gives none: it is safe to run at any time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::host::{Assigned, Assignment};
+use super::id::{BootId, ContainerId, HostId, PoolName, RunnerId, RunnerName};
+use super::reason::{Reason, Refusal};
+use super::runner::{RunnerPhase, RunnerRecord};
+use super::time::Timestamp;
+
+/// An assignment read longer ago than this starts nothing: the leader may have given the
+/// id up since.
+pub const ASSIGNMENT_FRESH: Duration = Duration::from_secs(10);
+/// A container must be missing in so many lists before its runner is reported lost.
+pub const LISTS_UNTIL_LOST: u8 = 2;
+
+/// One agent's own state.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    pub host: HostId,
+    pub boot: BootId,
+    pub max_runners: u32,
+    /// Images by pool, and which are present.
+    pub pools: BTreeMap<PoolName, String>,
+    pub images: BTreeSet<String>,
+    pub docker_up: bool,
+    pub stopping: Stopping,
+    pub local: BTreeMap<RunnerId, Local>,
+    pub refused: BTreeMap<RunnerId, Refusal>,
+    /// Ids this boot has started or ended: none of them lives twice.
+    pub spent: BTreeSet<RunnerId>,
+}
+
+/// How far a shutdown has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stopping {
+    No,
+    /// Leave everything as it is, for the next start to adopt.
+    Detach,
+    /// Remove what is idle, leave what is busy.
+    Drain,
+}
+
+/// One runner of this agent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Local {
+    pub record: RunnerRecord,
+    pub work: Option<Work>,
+    /// The report that first carried its end.
+    pub end_reported: Option<u64>,
+    /// Lists in a row that lacked its container.
+    pub missing: u8,
+    /// After a failed attempt to remove it: not before then.
+    pub not_before: Timestamp,
+}
+
+/// What is being done for a runner right now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Work {
+    Starting,
+    Retiring,
+    Reaping,
+}
+
+/// The daemon's runner containers as of the list call's start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listing {
+    pub begun_at: Timestamp,
+    pub containers: Vec<Found>,
+}
+
+/// One container of ours.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    pub id: ContainerId,
+    pub runner: RunnerId,
+    pub name: RunnerName,
+    pub pool: PoolName,
+    pub state: FoundState,
+}
+
+/// How it stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FoundState {
+    NeverStarted,
+    Alive,
+    Exited,
+}
+
+/// One thing to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Take an assigned id on.
+    Accept(Box<Assigned>),
+    /// Hand it back.
+    Refuse { runner: RunnerId, refusal: Refusal },
+    /// Create, start, mint, hand over.
+    Start(RunnerId),
+    /// Stop a start under way at its next safe point.
+    CancelStart { runner: RunnerId, reason: Reason },
+    /// Remove a runner by the only way there is.
+    Retire { runner: RunnerId, reason: Reason, force: bool },
+    /// Report an exit and remove the container.
+    Reap(RunnerId),
+    /// Take on a container found alive.
+    Adopt(Found),
+    /// Remove a container that has no life left in it, and its registration by name.
+    Discard(Found),
+    /// Its container is gone and nobody here removed it.
+    ReportLost(RunnerId),
+    /// Its end was reported and taken in.
+    Forget(RunnerId),
+}
+
+/// What shall be done now.
+#[must_use]
+pub fn converge(
+    agent: &Agent,
+    assignment: &Assignment,
+    read_at: Timestamp,
+    listing: Option<&Listing>,
+    now: Timestamp,
+) -> Vec<Action> {
+    let mut actions = Vec::new();
+    take_on(&mut actions, agent, assignment, read_at, now);
+    for (id, local) in &agent.local {
+        if local.record.phase.is_terminal() {
+            if local.work.is_none() && is_acknowledged(local, assignment, agent.boot) {
+                actions.push(Action::Forget(*id));
+            }
+        } else if let Some((reason, force)) = wanted_gone(agent, assignment, local) {
+            retire(&mut actions, local, reason, force, now);
+        } else if local.work.is_none()
+            && matches!(local.record.phase, RunnerPhase::Accepted { .. })
+            && agent.docker_up
+        {
+            actions.push(Action::Start(*id));
+        }
+    }
+    if let Some(listing) = listing {
+        compare(&mut actions, agent, listing, now);
+    }
+    actions
+}
+
+/// New ids of the assignment: accepted in order, as far as there is room.
+fn take_on(
+    actions: &mut Vec<Action>,
+    agent: &Agent,
+    assignment: &Assignment,
+    read_at: Timestamp,
+    now: Timestamp,
+) {
+    if now.since(read_at) > ASSIGNMENT_FRESH {
+        return;
+    }
+    let mut occupied =
+        agent.local.values().filter(|local| !local.record.phase.is_terminal()).count();
+    for assigned in assignment.runners.values() {
+        let known = agent.local.contains_key(&assigned.id)
+            || agent.refused.contains_key(&assigned.id)
+            || agent.spent.contains(&assigned.id);
+        let ordered_gone = assignment.retire.contains_key(&assigned.id);
+        if known || ordered_gone || assigned.boot != agent.boot {
+            continue;
+        }
+        match refusal(agent, assigned, occupied) {
+            Some(refusal) => actions.push(Action::Refuse { runner: assigned.id, refusal }),
+            None => {
+                occupied += 1;
+                actions.push(Action::Accept(Box::new(assigned.clone())));
+            }
+        }
+    }
+}
+
+fn refusal(agent: &Agent, assigned: &Assigned, occupied: usize) -> Option<Refusal> {
+    if agent.stopping != Stopping::No {
+        return Some(Refusal::Stopping);
+    }
+    let Some(image) = agent.pools.get(&assigned.pool) else { return Some(Refusal::UnknownPool) };
+    if !agent.docker_up {
+        return Some(Refusal::DockerDown);
+    }
+    if !agent.images.contains(image) {
+        return Some(Refusal::ImageMissing);
+    }
+    (occupied >= agent.max_runners as usize).then_some(Refusal::NoRoom)
+}
+
+fn is_acknowledged(local: &Local, assignment: &Assignment, boot: BootId) -> bool {
+    let named = assignment.runners.contains_key(&local.record.id)
+        || assignment.retire.contains_key(&local.record.id);
+    let taken_in = match (assignment.seen, local.end_reported) {
+        (Some((seen_boot, seen)), Some(reported)) => seen_boot == boot && seen >= reported,
+        _ => false,
+    };
+    taken_in && !named
+}
+
+/// Whether a living runner shall go, and whether its job counts for nothing. A running
+/// one goes only by force.
+fn wanted_gone(agent: &Agent, assignment: &Assignment, local: &Local) -> Option<(Reason, bool)> {
+    let running = matches!(local.record.phase, RunnerPhase::Running { .. });
+    if let Some(order) = assignment.retire.get(&local.record.id)
+        && (!running || order.force)
+    {
+        return Some((order.reason.clone(), order.force));
+    }
+    (agent.stopping == Stopping::Drain && !running).then_some((Reason::ShuttingDown, false))
+}
+
+fn retire(actions: &mut Vec<Action>, local: &Local, reason: Reason, force: bool, now: Timestamp) {
+    let runner = local.record.id;
+    let blocked = local.record.retire_blocked_until.is_some_and(|until| now < until);
+    match local.work {
+        Some(Work::Starting) if local.record.retiring.is_none() => {
+            actions.push(Action::CancelStart { runner, reason });
+        }
+        None if (!blocked || force) && now >= local.not_before => {
+            actions.push(Action::Retire { runner, reason, force });
+        }
+        _ => {}
+    }
+}
+
+/// Containers against records.
+fn compare(actions: &mut Vec<Action>, agent: &Agent, listing: &Listing, now: Timestamp) {
+    let mut present = BTreeSet::new();
+    for found in &listing.containers {
+        present.insert(found.runner);
+        match agent.local.get(&found.runner) {
+            None => actions.push(match found.state {
+                FoundState::Alive => Action::Adopt(found.clone()),
+                FoundState::NeverStarted | FoundState::Exited => Action::Discard(found.clone()),
+            }),
+            Some(local) if local.work.is_some() => {}
+            Some(local) if local.record.phase.is_terminal() => {
+                if now >= local.not_before {
+                    actions.push(Action::Discard(found.clone()));
+                }
+            }
+            Some(local) => {
+                if found.state == FoundState::Exited {
+                    actions.push(Action::Reap(local.record.id));
+                }
+            }
+        }
+    }
+    for (id, local) in &agent.local {
+        let should_be_there = local.work.is_none()
+            && local.record.container.is_some()
+            && !local.record.phase.is_terminal()
+            && local.record.phase.since() < listing.begun_at;
+        if should_be_there && !present.contains(id) && local.missing + 1 >= LISTS_UNTIL_LOST {
+            actions.push(Action::ReportLost(*id));
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What the leader remembers between turns: evidence that no single snapshot holds.
+//!
+//! All of it can be rebuilt: a new leader starts with an empty ledger, reads GitHub and
+//! the hosts, and only then removes anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::demand::DemandBook;
+use super::host::{HostRecord, Liveness};
+use super::id::{HostId, IntentId, PoolName, RunnerId, RunnerName};
+use super::intent::Operator;
+use super::policy::Policy;
+use super::pool::Pool;
+use super::reason::Reason;
+use super::registration::{RegistrationBook, ScopeReading};
+use super::runner::RunnerPhase;
+use super::time::Timestamp;
+
+/// The leader's memory.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Ledger {
+    pub demand: DemandBook,
+    pub registrations: RegistrationBook,
+    /// Names that ended, and when: a stale list must not revive them.
+    pub ended: BTreeMap<RunnerName, Timestamp>,
+    pub breakers: BTreeMap<PoolName, Breaker>,
+    /// Automatic retirements from `listening` inside the brake's window.
+    pub retired: Vec<(PoolName, Timestamp)>,
+    /// The newest report of each host and when the leader first saw it.
+    pub heard: BTreeMap<HostId, Heard>,
+    /// Runners of every pool last seen in `running`, so that an edge is counted once.
+    running: BTreeSet<RunnerId>,
+    /// Runner ids whose end was counted, by host.
+    counted: BTreeSet<RunnerId>,
+    /// Boosts used since the last commit of the operator state.
+    pub boosts_used: BTreeMap<IntentId, u32>,
+    /// Ends since the start of this leader, for the metrics.
+    pub totals: Totals,
+}
+
+/// Counts since this leader began.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Totals {
+    pub assigned: u64,
+    pub ended: u64,
+    pub failed: u64,
+    pub retired: u64,
+    pub lost: u64,
+    pub expired: u64,
+}
+
+/// When a host's newest report reached the leader, by the leader's clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Heard {
+    pub seq: u64,
+    pub at: Timestamp,
+}
+
+/// Stops a pool whose runners fail one after the other.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Breaker {
+    /// Failures without a success between them.
+    pub failures: u32,
+    pub open_until: Option<Timestamp>,
+    /// The last failure in words.
+    pub last: Option<String>,
+}
+
+impl Breaker {
+    fn failed(&mut self, what: String, policy: &Policy, now: Timestamp) {
+        self.failures += 1;
+        self.last = Some(what);
+        if self.failures >= policy.breaker_failures {
+            let doublings = (self.failures - policy.breaker_failures).min(16);
+            let wait = policy
+                .breaker_backoff
+                .saturating_mul(2_u32.saturating_pow(doublings))
+                .min(policy.breaker_backoff_max);
+            self.open_until = Some(now + wait);
+        }
+    }
+
+    fn succeeded(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Open: nothing is started. Half-open (its time has passed, the failures stand):
+    /// one runner at a time.
+    #[must_use]
+    pub fn is_open(&self, now: Timestamp) -> bool {
+        self.open_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether the next runner is a trial.
+    #[must_use]
+    pub fn is_half_open(&self, now: Timestamp) -> bool {
+        self.open_until.is_some_and(|until| now >= until)
+    }
+}
+
+impl Ledger {
+    /// Takes in the hosts' newest reports: who took a job, who ended, who is alive.
+    pub fn absorb_hosts(
+        &mut self,
+        records: &BTreeMap<HostId, HostRecord>,
+        operator: &Operator,
+        policy: &Policy,
+        now: Timestamp,
+    ) {
+        for (host, record) in records {
+            let heard = self.heard.get(host);
+            if heard.is_none_or(|heard| heard.seq != record.seq) {
+                self.heard.insert(*host, Heard { seq: record.seq, at: now });
+            }
+        }
+        self.heard.retain(|host, _| records.contains_key(host));
+        for record in records.values() {
+            for runner in record.runners.values() {
+                let ran = matches!(
+                    runner.phase,
+                    RunnerPhase::Running { .. } | RunnerPhase::Ended { ran_job: Some(true), .. }
+                );
+                if ran && !runner.adopted && self.running.insert(runner.id) {
+                    let at = runner.phase.since().min(now);
+                    self.demand.runner_took_job(runner.id, runner.pool.clone(), at);
+                    self.use_boost(operator, &runner.pool);
+                }
+                if matches!(runner.phase, RunnerPhase::Listening { .. }) {
+                    self.breakers.entry(runner.pool.clone()).or_default().succeeded();
+                }
+                if runner.phase.is_terminal() && self.counted.insert(runner.id) {
+                    self.ended.insert(runner.name.clone(), now);
+                    self.count_end(&runner.pool, &runner.phase, policy, now);
+                }
+            }
+        }
+        let known: BTreeSet<RunnerId> =
+            records.values().flat_map(|record| record.runners.keys().copied()).collect();
+        self.running.retain(|id| known.contains(id));
+        self.counted.retain(|id| known.contains(id));
+        self.ended.retain(|_, at| now.since(*at) <= policy.ended_memory);
+        self.retired.retain(|(_, at)| now.since(*at) < policy.brake_window);
+    }
+
+    fn use_boost(&mut self, operator: &Operator, pool: &PoolName) {
+        for boost in operator.boosts.iter().filter(|boost| boost.pool == *pool) {
+            let used = self.boosts_used.entry(boost.intent).or_default();
+            if *used < boost.left {
+                *used += 1;
+                return;
+            }
+        }
+    }
+
+    fn count_end(&mut self, pool: &PoolName, phase: &RunnerPhase, policy: &Policy, now: Timestamp) {
+        let breaker = self.breakers.entry(pool.clone()).or_default();
+        match phase {
+            RunnerPhase::Ended { .. } => {
+                self.totals.ended += 1;
+                breaker.succeeded();
+            }
+            RunnerPhase::Failed { failure, .. } => {
+                self.totals.failed += 1;
+                breaker.failed(failure.code().to_owned(), policy, now);
+            }
+            RunnerPhase::Retired { reason, .. } => {
+                self.totals.retired += 1;
+                if matches!(reason, Reason::StartDeadlineMissed { .. } | Reason::DeniedByGitHub) {
+                    breaker.failed(reason.code().to_owned(), policy, now);
+                }
+            }
+            RunnerPhase::Lost { .. } => self.totals.lost += 1,
+            RunnerPhase::Expired { .. } => self.totals.expired += 1,
+            _ => {}
+        }
+    }
+
+    /// Takes in a complete runner list of one scope.
+    pub fn absorb_registrations(
+        &mut self,
+        reading: ScopeReading,
+        mark: &super::id::ClusterMark,
+        records: &BTreeMap<HostId, HostRecord>,
+        policy: &Policy,
+    ) {
+        let expected: BTreeMap<RunnerName, Timestamp> = records
+            .values()
+            .flat_map(|record| record.runners.values())
+            .filter(|runner| runner.phase.may_hold_registration())
+            .map(|runner| (runner.name.clone(), runner.phase.since()))
+            .collect();
+        self.registrations.read(reading, mark, &expected, policy);
+    }
+
+    /// How a host stands, by how long ago its last new report arrived here.
+    #[must_use]
+    pub fn liveness(&self, host: &HostId, policy: &Policy, now: Timestamp) -> Liveness {
+        match self.heard.get(host).map(|heard| now.since(heard.at)) {
+            Some(silence) if silence < policy.suspect_after => Liveness::Live,
+            Some(silence) if silence < policy.lost_after => Liveness::Suspect,
+            _ => Liveness::Lost,
+        }
+    }
+
+    /// How many of a pool may still be retired by the rule inside the brake's window.
+    #[must_use]
+    pub fn brake_left(&self, pool: &Pool, size: u32, policy: &Policy) -> u32 {
+        let per_minute = brake_per_minute(size, policy);
+        let used = self.retired.iter().filter(|(name, _)| *name == pool.name).count();
+        per_minute.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
+    }
+}
+
+/// `max(2, 20 %)` of the pool's present size.
+#[must_use]
+pub fn brake_per_minute(size: u32, policy: &Policy) -> u32 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "small and positive"
+    )]
+    let share = (f64::from(size) * policy.brake_share).ceil() as u32;
+    share.max(policy.brake_floor)
+}

@@ -1,0 +1,233 @@
+//! The scaling rule. [`plan`] looks at one [`View`] and says which runners shall be
+//! added, where, and which shall be retired, each with its reason, and for everything
+//! it does not do, why not.
+//!
+//! | clause | file |
+//! |---|---|
+//! | floor, up, down: how many | [`target`] |
+//! | which host; who gets short room | [`place`] |
+//! | which runner goes, and when none may | [`retire`] |
+//! | ends, missed deadlines, orphans | [`heal`] |
+//! | what operators asked for | [`wishes`] |
+//!
+//! Precedence: freeze, then drain and pause, host room, `MAX_RUNNERS`, breaker, brake,
+//! boost, floor, demand.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::demand::PoolDemand;
+use super::host::{Assigned, Assignment, RECORD_VERSION, Retirement};
+use super::id::{BootId, GitHubRunnerId, HostId, PoolName, RunnerId, RunnerName, Term};
+use super::intent::{Operator, Outcome};
+use super::ledger::Ledger;
+use super::policy::Policy;
+use super::pool::Scope;
+use super::reason::Reason;
+use super::time::Timestamp;
+use super::view::{Count, Roster, View};
+
+pub mod heal;
+pub mod place;
+pub mod retire;
+pub mod target;
+pub mod wishes;
+
+/// What shall change, and why. Empty lists mean: nothing needs to.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Plan {
+    pub place: Vec<Placement>,
+    pub retire: Vec<RetireOrder>,
+    /// Ids that leave their host's assignment: ended and reported, or never accepted.
+    pub release: Vec<Release>,
+    /// Reports whose ends have been taken in, by host.
+    pub seen: BTreeMap<HostId, (BootId, u64)>,
+    pub deregister: Vec<Orphan>,
+    pub pools: BTreeMap<PoolName, PoolDecision>,
+    /// The operator state, when it changes.
+    pub operator: Option<Operator>,
+    pub outcomes: Vec<Outcome>,
+}
+
+/// A runner to add.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Placement {
+    pub host: HostId,
+    pub assigned: Assigned,
+}
+
+/// A runner to remove by the only way there is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RetireOrder {
+    pub host: HostId,
+    pub runner: RunnerId,
+    pub pool: PoolName,
+    pub retirement: Retirement,
+    /// Counts against the brake.
+    pub automatic: bool,
+}
+
+/// An id that leaves the assignment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Release {
+    pub host: HostId,
+    pub runner: RunnerId,
+    /// Why it left without having lived; `None` after a reported end.
+    pub reason: Option<Reason>,
+}
+
+/// A registration of ours that nobody claims.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Orphan {
+    pub scope: Scope,
+    pub id: GitHubRunnerId,
+    pub name: RunnerName,
+}
+
+/// Why a pool has as many runners as it has.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct PoolDecision {
+    pub count: Count,
+    pub demand: PoolDemand,
+    /// How many the floor, the queue and operators ask for, supply and running together.
+    pub desired: u32,
+    pub add: Vec<Reason>,
+    /// What was asked for and not done, and why.
+    pub not_added: Vec<Reason>,
+    pub unplaced: u32,
+    /// Why idle surplus stays.
+    pub kept: Vec<Reason>,
+}
+
+/// Fresh runner ids; the shell's, since the core has no randomness.
+pub type FreshIds<'a> = &'a mut dyn FnMut() -> RunnerId;
+
+/// The rule. Total and deterministic: the same view gives the same plan, whatever the
+/// order its parts were learnt in.
+#[must_use]
+pub fn plan(view: &View, policy: &Policy, fresh: FreshIds<'_>, now: Timestamp) -> Plan {
+    let roster = view.roster();
+    let turn = Turn { view, roster: &roster, policy, now };
+    let mut plan = Plan { pools: decisions(&turn), ..Plan::default() };
+    let mut operator = wishes::carried_over(&turn);
+    let asked = wishes::settle(&mut plan, &mut operator, &turn);
+
+    heal::release(&mut plan, &turn);
+    if operator.frozen_since.is_some() {
+        for decision in plan.pools.values_mut() {
+            decision.not_added.push(Reason::Frozen);
+            decision.kept.push(Reason::Frozen);
+        }
+        wishes::refuse(&mut plan, &asked, &Reason::Frozen, now);
+    } else {
+        let needs = target::needs(&mut plan, &turn, &operator, &asked);
+        heal::dead_and_denied(&mut plan, &turn);
+        retire::by_operator(&mut plan, &turn, &operator, &asked);
+        place::place(&mut plan, &turn, &operator, needs, fresh);
+        wishes::answer_scale_up(&mut plan, &mut operator, &asked, policy, now);
+        retire::idle_surplus(&mut plan, &turn, &operator);
+        heal::orphans(&mut plan, &turn);
+    }
+    if operator != view.operator {
+        plan.operator = Some(operator);
+    }
+    plan
+}
+
+/// What every clause looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'a> {
+    pub view: &'a View,
+    pub roster: &'a Roster<'a>,
+    pub policy: &'a Policy,
+    pub now: Timestamp,
+}
+
+fn decisions(turn: &Turn<'_>) -> BTreeMap<PoolName, PoolDecision> {
+    let counts = turn.roster.count(turn.view, turn.policy, turn.now);
+    let mut demand = turn.view.ledger.demand.by_pool(&turn.view.pools, turn.now);
+    turn.view
+        .pools
+        .keys()
+        .map(|name| {
+            let decision = PoolDecision {
+                count: counts.get(name).copied().unwrap_or_default(),
+                demand: demand.remove(name).unwrap_or_default(),
+                ..PoolDecision::default()
+            };
+            (name.clone(), decision)
+        })
+        .collect()
+}
+
+impl Plan {
+    /// Whether nothing shall change.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.place.is_empty()
+            && self.retire.is_empty()
+            && self.release.is_empty()
+            && self.seen.is_empty()
+            && self.deregister.is_empty()
+            && self.operator.is_none()
+            && self.outcomes.is_empty()
+    }
+
+    /// The assignments that change, as they shall be. The store's fence adds nothing to
+    /// them but the check of the term.
+    #[must_use]
+    pub fn assignments(&self, view: &View, term: Term) -> BTreeMap<HostId, Assignment> {
+        let mut changed: BTreeMap<HostId, Assignment> = BTreeMap::new();
+        let touched: BTreeSet<HostId> = self
+            .place
+            .iter()
+            .map(|placement| placement.host)
+            .chain(self.retire.iter().map(|order| order.host))
+            .chain(self.release.iter().map(|release| release.host))
+            .chain(self.seen.keys().copied())
+            .collect();
+        for host in touched {
+            let mut assignment = view.assignments.get(&host).cloned().unwrap_or_default();
+            assignment.version = RECORD_VERSION;
+            assignment.term = term;
+            assignment.revision += 1;
+            changed.insert(host, assignment);
+        }
+        for release in &self.release {
+            if let Some(assignment) = changed.get_mut(&release.host) {
+                assignment.runners.remove(&release.runner);
+                assignment.retire.remove(&release.runner);
+            }
+        }
+        for (host, seen) in &self.seen {
+            if let Some(assignment) = changed.get_mut(host) {
+                assignment.seen = Some(*seen);
+            }
+        }
+        for placement in &self.place {
+            if let Some(assignment) = changed.get_mut(&placement.host) {
+                assignment.runners.insert(placement.assigned.id, placement.assigned.clone());
+            }
+        }
+        for order in &self.retire {
+            if let Some(assignment) = changed.get_mut(&order.host) {
+                assignment.retire.insert(order.runner, order.retirement.clone());
+            }
+        }
+        changed
+    }
+
+    /// What the leader remembers of this plan once it is committed.
+    pub fn remember(&self, ledger: &mut Ledger, now: Timestamp) {
+        ledger.totals.assigned += self.place.len() as u64;
+        for order in self.retire.iter().filter(|order| order.automatic) {
+            ledger.retired.push((order.pool.clone(), now));
+        }
+        if self.operator.is_some() {
+            ledger.boosts_used.clear();
+        }
+    }
+
+    fn is_retiring(&self, runner: RunnerId) -> bool {
+        self.retire.iter().any(|order| order.runner == runner)
+    }
+}

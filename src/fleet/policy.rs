@@ -1,0 +1,62 @@
+//! Figures of the rule that no pool sets for itself, each with the reason for its size.
+
+use std::time::Duration;
+
+/// The rule's constants as one value, so that a simulation can shrink them.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Policy {
+    /// An agent answers an assignment in milliseconds; 20 s cover a busy daemon.
+    pub accept_deadline: Duration,
+    /// GitHub serves a runner list up to 60 s old: only a reading begun this long after
+    /// an event can deny the event.
+    pub list_staleness: Duration,
+    /// How long ended names are remembered, so that a stale list does not revive them.
+    pub ended_memory: Duration,
+    /// A listening runner that GitHub gives no job for so long is not being assigned.
+    pub does_not_assign_after: Duration,
+    pub does_not_assign_backoff_max: Duration,
+    /// An unread repository blocks its pool's retirement at most this long.
+    pub unread_repo_blocks: Duration,
+    /// A runner list older than this is no list: nothing is retired by it.
+    pub registrations_fresh: Duration,
+    /// The brake: at most `max(brake_floor, brake_share of the pool)` a minute.
+    pub brake_floor: u32,
+    pub brake_share: f64,
+    pub brake_window: Duration,
+    /// The breaker opens after so many failures in a row.
+    pub breaker_failures: u32,
+    pub breaker_backoff: Duration,
+    pub breaker_backoff_max: Duration,
+    pub boost_ttl: Duration,
+    /// Intents older than this, unserved by any leader, are refused.
+    pub intent_ttl: Duration,
+    pub suspect_after: Duration,
+    pub lost_after: Duration,
+    /// Orphan registrations deleted in one turn, so that a clean-up never starves mints.
+    pub orphan_deletes_per_turn: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            accept_deadline: Duration::from_secs(20),
+            list_staleness: Duration::from_secs(60),
+            ended_memory: Duration::from_secs(120),
+            does_not_assign_after: Duration::from_secs(180),
+            does_not_assign_backoff_max: Duration::from_secs(7200),
+            unread_repo_blocks: Duration::from_secs(600),
+            registrations_fresh: Duration::from_secs(180),
+            brake_floor: 2,
+            brake_share: 0.2,
+            brake_window: Duration::from_secs(60),
+            breaker_failures: 3,
+            breaker_backoff: Duration::from_secs(30),
+            breaker_backoff_max: Duration::from_secs(900),
+            boost_ttl: Duration::from_secs(900),
+            intent_ttl: Duration::from_secs(60),
+            suspect_after: Duration::from_secs(15),
+            lost_after: Duration::from_secs(45),
+            orphan_deletes_per_turn: 10,
+        }
+    }
+}

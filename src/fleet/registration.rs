@@ -1,0 +1,228 @@
+//! What GitHub's runner list says, over time: the second witness of every runner.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::{ClusterMark, GitHubRunnerId, RunnerName};
+use super::policy::Policy;
+use super::pool::Scope;
+use super::time::Timestamp;
+
+/// One registration of our cluster, as last listed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Listed {
+    pub id: GitHubRunnerId,
+    pub scope: Scope,
+    pub online: bool,
+    pub busy: bool,
+    /// The start of the reading that first, without a gap since, showed it offline and
+    /// not busy while nobody claimed it.
+    pub unclaimed_since: Option<Timestamp>,
+}
+
+/// A complete reading of one scope.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScopeReading {
+    pub scope: Scope,
+    pub begun_at: Timestamp,
+    pub rows: Vec<Row>,
+}
+
+/// One row of a reading.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    pub id: GitHubRunnerId,
+    pub name: RunnerName,
+    pub online: bool,
+    pub busy: bool,
+}
+
+/// How a scope's readings went.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ScopeState {
+    pub read_at: Option<Timestamp>,
+    pub unread_since: Option<Timestamp>,
+    pub error: Option<String>,
+    /// Registrations in the scope that are not of this cluster.
+    pub foreign: u32,
+}
+
+/// Everything known of registrations.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct RegistrationBook {
+    listed: BTreeMap<RunnerName, Listed>,
+    #[serde(with = "scope_states")]
+    scopes: BTreeMap<Scope, ScopeState>,
+    /// Starts of the readings that showed a runner missing or offline, per runner name,
+    /// first and last of an unbroken series.
+    denials: BTreeMap<RunnerName, (Timestamp, Timestamp)>,
+    /// More than half of our registrations vanished at this reading.
+    vanished_at: Option<Timestamp>,
+}
+
+impl RegistrationBook {
+    /// Takes in a complete list of one scope. `expected` names the runners that should
+    /// stand in it (handed or later) with the instant since when.
+    pub fn read(
+        &mut self,
+        reading: ScopeReading,
+        mark: &ClusterMark,
+        expected: &BTreeMap<RunnerName, Timestamp>,
+        policy: &Policy,
+    ) {
+        let ScopeReading { scope, begun_at, rows } = reading;
+        let state = self.scopes.entry(scope.clone()).or_default();
+        if state.read_at.is_some_and(|read| read > begun_at) {
+            return;
+        }
+        let ours_before = self.listed.values().filter(|row| row.scope == scope).count();
+        let (ours, foreign): (Vec<Row>, Vec<Row>) =
+            rows.into_iter().partition(|row| row.name.is_of(mark));
+        state.read_at = Some(begun_at);
+        state.unread_since = None;
+        state.error = None;
+        state.foreign = u32::try_from(foreign.len()).unwrap_or(u32::MAX);
+        let ours: BTreeMap<RunnerName, Row> =
+            ours.into_iter().map(|row| (row.name.clone(), row)).collect();
+        self.note_vanishing(&scope, &ours, ours_before, expected, begun_at);
+        self.note_denials(&ours, expected, begun_at, policy);
+        self.listed.retain(|name, row| row.scope != scope || ours.contains_key(name));
+        for (name, row) in ours {
+            let before = self.listed.remove(&name);
+            let idle_ghost = !row.online && !row.busy && !expected.contains_key(&name);
+            let unclaimed_since = if idle_ghost {
+                before.and_then(|before| before.unclaimed_since).or(Some(begun_at))
+            } else {
+                None
+            };
+            self.listed.insert(
+                name,
+                Listed {
+                    id: row.id,
+                    scope: scope.clone(),
+                    online: row.online,
+                    busy: row.busy,
+                    unclaimed_since,
+                },
+            );
+        }
+    }
+
+    /// Registrations that vanish one by one ended; when more than half of those of
+    /// *living* runners go in one reading, GitHub is not telling the truth.
+    fn note_vanishing(
+        &mut self,
+        scope: &Scope,
+        ours: &BTreeMap<RunnerName, Row>,
+        ours_before: usize,
+        expected: &BTreeMap<RunnerName, Timestamp>,
+        begun_at: Timestamp,
+    ) {
+        let gone = self
+            .listed
+            .iter()
+            .filter(|(name, row)| {
+                row.scope == *scope && !ours.contains_key(*name) && expected.contains_key(*name)
+            })
+            .count();
+        // Two are half of a small fleet and prove nothing.
+        if gone > 2 && gone * 2 > ours_before {
+            self.vanished_at = Some(begun_at);
+        } else if gone == 0 {
+            self.vanished_at = None;
+        }
+    }
+
+    fn note_denials(
+        &mut self,
+        ours: &BTreeMap<RunnerName, Row>,
+        expected: &BTreeMap<RunnerName, Timestamp>,
+        begun_at: Timestamp,
+        policy: &Policy,
+    ) {
+        for (name, since) in expected {
+            let online = ours.get(name).is_some_and(|row| row.online);
+            if online || begun_at < *since + policy.list_staleness {
+                self.denials.remove(name);
+            } else {
+                self.denials.entry(name.clone()).or_insert((begun_at, begun_at)).1 = begun_at;
+            }
+        }
+        self.denials.retain(|name, _| expected.contains_key(name));
+    }
+
+    /// Notes that a scope's list could not be read. What was known stays.
+    pub fn unread(&mut self, scope: &Scope, at: Timestamp, error: String) {
+        let state = self.scopes.entry(scope.clone()).or_default();
+        state.unread_since.get_or_insert(at);
+        state.error = Some(error);
+    }
+
+    /// Whether two complete readings, both begun well after it listened, have shown the
+    /// runner missing or offline.
+    #[must_use]
+    pub fn denies(&self, name: &RunnerName) -> bool {
+        self.denials.get(name).is_some_and(|(first, last)| last > first)
+    }
+
+    /// Whether the scope's list is recent enough to judge by.
+    #[must_use]
+    pub fn is_fresh(&self, scope: &Scope, policy: &Policy, now: Timestamp) -> bool {
+        self.scopes
+            .get(scope)
+            .and_then(|state| state.read_at)
+            .is_some_and(|read| now.since(read) <= policy.registrations_fresh)
+    }
+
+    /// Whether a mass of registrations vanished in the last reading.
+    #[must_use]
+    pub fn mass_vanished(&self) -> bool {
+        self.vanished_at.is_some()
+    }
+
+    /// Registrations of our cluster, by name.
+    #[must_use]
+    pub fn listed(&self) -> &BTreeMap<RunnerName, Listed> {
+        &self.listed
+    }
+
+    /// Every scope and how its readings went.
+    #[must_use]
+    pub fn scopes(&self) -> &BTreeMap<Scope, ScopeState> {
+        &self.scopes
+    }
+
+    /// The start of the last reading of a scope.
+    #[must_use]
+    pub fn read_at(&self, scope: &Scope) -> Option<Timestamp> {
+        self.scopes.get(scope).and_then(|state| state.read_at)
+    }
+
+    /// Forgets a registration that was deleted, so that it is not deleted again.
+    pub fn forget(&mut self, name: &RunnerName) {
+        self.listed.remove(name);
+    }
+}
+
+/// JSON objects have text keys only; scopes are stored as pairs.
+mod scope_states {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Scope, ScopeState};
+
+    pub(super) fn serialize<S: Serializer>(
+        map: &BTreeMap<Scope, ScopeState>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        map.iter().collect::<Vec<_>>().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<Scope, ScopeState>, D::Error> {
+        Ok(Vec::<(Scope, ScopeState)>::deserialize(deserializer)?.into_iter().collect())
+    }
+}

@@ -1,0 +1,214 @@
+//! The view: one consistent snapshot of all that is known, and what in it counts as
+//! *occupied* and as *supply*. Nothing else counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::budget::Budget;
+use super::host::{Assigned, Assignment, HostRecord, Liveness, Retirement};
+use super::id::{BootId, ClusterMark, HostId, PoolName, RunnerId, RunnerName};
+use super::intent::{Intent, Operator};
+use super::ledger::Ledger;
+use super::policy::Policy;
+use super::pool::Pool;
+use super::runner::{RunnerPhase, RunnerRecord};
+use super::time::Timestamp;
+
+/// Everything `plan` decides from.
+#[derive(Clone, Debug)]
+pub struct View {
+    pub cluster: ClusterMark,
+    pub pools: BTreeMap<PoolName, Pool>,
+    pub hosts: BTreeMap<HostId, HostRecord>,
+    pub assignments: BTreeMap<HostId, Assignment>,
+    pub operator: Operator,
+    pub intents: Vec<Intent>,
+    pub ledger: Ledger,
+    pub budget: Budget,
+}
+
+/// One runner as all witnesses together show it.
+#[derive(Clone, Debug)]
+pub struct RunnerView<'a> {
+    pub id: RunnerId,
+    pub name: &'a RunnerName,
+    pub pool: &'a PoolName,
+    pub host: HostId,
+    pub phase: RunnerPhase,
+    pub assigned: Option<&'a Assigned>,
+    pub record: Option<&'a RunnerRecord>,
+    pub retirement: Option<&'a Retirement>,
+    /// The host's agent is still the boot it was assigned to.
+    pub boot: BootId,
+}
+
+impl RunnerView<'_> {
+    /// Takes up room: assigned, or a container not seen exited.
+    #[must_use]
+    pub fn is_occupied(&self) -> bool {
+        !self.phase.is_terminal()
+    }
+
+    /// It is being removed, or its removal has been ordered.
+    #[must_use]
+    pub fn is_retiring(&self) -> bool {
+        self.retirement.is_some() || self.record.is_some_and(|record| record.retiring.is_some())
+    }
+
+    /// GitHub said it is busy, or its own output did.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        matches!(self.phase, RunnerPhase::Running { .. })
+    }
+}
+
+/// The runners of a view, merged by id.
+#[derive(Clone, Debug)]
+pub struct Roster<'a> {
+    pub runners: BTreeMap<RunnerId, RunnerView<'a>>,
+    /// Registrations of ours without any record: they take up room at GitHub.
+    pub unclaimed: Vec<(&'a RunnerName, &'a super::registration::Listed)>,
+}
+
+impl View {
+    /// Merges assignments and reports. The report of a host wins over the assignment: it
+    /// is newer evidence of the same id.
+    #[must_use]
+    pub fn roster(&self) -> Roster<'_> {
+        let mut runners: BTreeMap<RunnerId, RunnerView<'_>> = BTreeMap::new();
+        for (host, assignment) in &self.assignments {
+            for assigned in assignment.runners.values() {
+                runners.insert(
+                    assigned.id,
+                    RunnerView {
+                        id: assigned.id,
+                        name: &assigned.name,
+                        pool: &assigned.pool,
+                        host: *host,
+                        phase: RunnerPhase::Assigned { since: assigned.at },
+                        assigned: Some(assigned),
+                        record: None,
+                        retirement: assignment.retire.get(&assigned.id),
+                        boot: assigned.boot,
+                    },
+                );
+            }
+        }
+        for (host, record) in &self.hosts {
+            let assignment = self.assignments.get(host);
+            for runner in record.runners.values() {
+                let assigned = assignment.and_then(|a| a.runners.get(&runner.id));
+                runners.insert(
+                    runner.id,
+                    RunnerView {
+                        id: runner.id,
+                        name: &runner.name,
+                        pool: &runner.pool,
+                        host: *host,
+                        phase: runner.phase.clone(),
+                        assigned,
+                        record: Some(runner),
+                        retirement: assignment.and_then(|a| a.retire.get(&runner.id)),
+                        boot: record.boot,
+                    },
+                );
+            }
+        }
+        let claimed: BTreeSet<&RunnerName> = runners.values().map(|runner| runner.name).collect();
+        let unclaimed = self
+            .ledger
+            .registrations
+            .listed()
+            .iter()
+            .filter(|(name, _)| !self.ledger.ended.contains_key(*name))
+            .filter(|(name, _)| !claimed.contains(*name))
+            .collect();
+        Roster { runners, unclaimed }
+    }
+
+    /// How a host stands.
+    #[must_use]
+    pub fn liveness(&self, host: &HostId, policy: &Policy, now: Timestamp) -> Liveness {
+        self.ledger.liveness(host, policy, now)
+    }
+}
+
+/// What of a pool counts, at one instant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Count {
+    pub occupied: u32,
+    pub supply: u32,
+    pub running: u32,
+    pub listening: u32,
+    pub starting: u32,
+    pub unknown: u32,
+    pub retiring: u32,
+    /// Registrations without a record, counted in `occupied`.
+    pub unclaimed: u32,
+}
+
+impl Roster<'_> {
+    /// Whether a runner can take a job now or within its start deadline.
+    #[must_use]
+    pub fn is_supply(
+        &self,
+        runner: &RunnerView<'_>,
+        view: &View,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> bool {
+        if runner.is_retiring() || view.liveness(&runner.host, policy, now) == Liveness::Lost {
+            return false;
+        }
+        let Some(pool) = view.pools.get(runner.pool) else { return false };
+        match &runner.phase {
+            RunnerPhase::Assigned { since } => now.since(*since) <= policy.accept_deadline,
+            RunnerPhase::Accepted { .. }
+            | RunnerPhase::Created { .. }
+            | RunnerPhase::Started { .. } => true,
+            RunnerPhase::Handed { since } => now.since(*since) <= pool.start_deadline,
+            RunnerPhase::Listening { .. } => !view.ledger.registrations.denies(runner.name),
+            RunnerPhase::Running { .. }
+            | RunnerPhase::Unknown { .. }
+            | RunnerPhase::Ended { .. }
+            | RunnerPhase::Failed { .. }
+            | RunnerPhase::Retired { .. }
+            | RunnerPhase::Expired { .. }
+            | RunnerPhase::Lost { .. } => false,
+        }
+    }
+
+    /// Counts every pool. A registration without a record is charged to the pools of its
+    /// scope: it is one of theirs, and `MAX_RUNNERS` must hold whichever it is.
+    #[must_use]
+    pub fn count(&self, view: &View, policy: &Policy, now: Timestamp) -> BTreeMap<PoolName, Count> {
+        let mut counts: BTreeMap<PoolName, Count> =
+            view.pools.keys().map(|name| (name.clone(), Count::default())).collect();
+        for runner in self.runners.values().filter(|runner| runner.is_occupied()) {
+            let count = counts.entry(runner.pool.clone()).or_default();
+            count.occupied += 1;
+            count.supply += u32::from(self.is_supply(runner, view, policy, now));
+            count.retiring += u32::from(runner.is_retiring());
+            match runner.phase {
+                RunnerPhase::Running { .. } => count.running += 1,
+                RunnerPhase::Listening { .. } => count.listening += 1,
+                RunnerPhase::Unknown { .. } => count.unknown += 1,
+                _ => count.starting += 1,
+            }
+        }
+        for (_, listed) in &self.unclaimed {
+            for pool in view.pools.values().filter(|pool| pool.scope == listed.scope) {
+                let count = counts.entry(pool.name.clone()).or_default();
+                count.occupied += 1;
+                count.unclaimed += 1;
+            }
+        }
+        counts
+    }
+
+    /// How many runners take up room on a host.
+    #[must_use]
+    pub fn occupied_on(&self, host: &HostId) -> u32 {
+        let on_host = self.runners.values().filter(|r| r.host == *host && r.is_occupied()).count();
+        u32::try_from(on_host).unwrap_or(u32::MAX)
+    }
+}

@@ -1,0 +1,251 @@
+//! The leader's eyes: GitHub's queues and runner lists into the ledger. Decides nothing;
+//! a reading that failed leaves what was known, and says since when it is unread.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{Pace, Wake};
+use crate::clock::Clock;
+use crate::election::Leadership;
+use crate::fleet::demand::WaitingJob;
+use crate::fleet::id::{ClusterMark, PoolName, RepoName};
+use crate::fleet::ledger::Ledger;
+use crate::fleet::policy::Policy;
+use crate::fleet::pool::{Pool, Scope};
+use crate::fleet::registration::{Row, ScopeReading};
+use crate::github::sweep::Sweep;
+use crate::github::{GitHub, GitHubError, QueueReading};
+use crate::store::Store;
+use crate::telemetry::chain;
+use crate::telemetry::metrics::{Dependency, LoopName, Metrics, Outcome};
+
+/// Queues read at the same time; GitHub allows a hundred requests at once in all.
+const READS_AT_ONCE: usize = 16;
+/// A list of repositories that could not be read is asked for again after this.
+const RELIST_AFTER: Duration = Duration::from_secs(30);
+/// After a runner took a job its repository is read again, at most this often.
+const REREAD_EVERY: Duration = Duration::from_secs(1);
+
+/// What the observe loop works with.
+pub struct Observe {
+    pub store: Arc<dyn Store>,
+    pub github: Arc<dyn GitHub>,
+    pub clock: Arc<dyn Clock>,
+    pub cluster: ClusterMark,
+    pub pools: Arc<BTreeMap<PoolName, Pool>>,
+    pub policy: Policy,
+    pub poll_interval: Duration,
+    pub ledger: Arc<Mutex<Ledger>>,
+    pub leadership: watch::Receiver<Option<Leadership>>,
+    /// Moved when something was learnt.
+    pub observed: watch::Sender<u64>,
+    /// Moves when a runner took a job.
+    pub reread: watch::Receiver<u64>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl std::fmt::Debug for Observe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Observe").field("cluster", &self.cluster).finish_non_exhaustive()
+    }
+}
+
+/// What is remembered between turns.
+#[derive(Debug, Default)]
+struct Memory {
+    sweeps: BTreeMap<Scope, Sweep>,
+    relist_at: BTreeMap<Scope, Instant>,
+    polled_at: Option<Instant>,
+    reread_at: Option<Instant>,
+}
+
+impl Observe {
+    /// Runs until cancelled. While another replica leads, GitHub is not asked at all.
+    pub async fn run(self, cancel: CancellationToken) {
+        let mut memory = Memory::default();
+        let mut pace = Pace::every(self.poll_interval.min(REREAD_EVERY));
+        let mut nudges = [self.reread.clone()];
+        while pace.next(&mut nudges, &cancel).await != Wake::Cancelled {
+            let leads = self.leadership.borrow().as_ref().is_some_and(Leadership::holds);
+            if !leads {
+                continue;
+            }
+            let begun = Instant::now();
+            tokio::select! { biased;
+                () = cancel.cancelled() => return,
+                () = self.turn(&mut memory) => (),
+            }
+            let now = self.clock.now();
+            self.metrics.loop_turn(LoopName::Observe, Outcome::Ok, begun.elapsed(), now);
+        }
+    }
+
+    async fn turn(&self, memory: &mut Memory) {
+        let poll_due = memory.polled_at.is_none_or(|at| at.elapsed() >= self.poll_interval);
+        if poll_due {
+            memory.polled_at = Some(Instant::now());
+            tokio::join!(self.sweep(memory), self.read_registrations());
+            return;
+        }
+        let reread_due = memory.reread_at.is_none_or(|at| at.elapsed() >= REREAD_EVERY);
+        let repos = self.ledger().demand.repos_with_cancelled();
+        if reread_due && !repos.is_empty() {
+            memory.reread_at = Some(Instant::now());
+            self.read_queues(&mut memory.sweeps, repos).await;
+        }
+    }
+
+    /// Reads the queues whose turn it is: the active ones, and some of the others.
+    async fn sweep(&self, memory: &mut Memory) {
+        for scope in self.scopes() {
+            self.relist(memory, &scope).await;
+        }
+        let now = self.clock.now();
+        let budget = self.github.budget();
+        let due: BTreeSet<RepoName> = memory
+            .sweeps
+            .values()
+            .flat_map(|sweep| sweep.due(now, self.poll_interval, &budget))
+            .collect();
+        self.read_queues(&mut memory.sweeps, due.into_iter().collect()).await;
+    }
+
+    fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self) {
+        self.observed.send_modify(|count| *count += 1);
+    }
+
+    fn scopes(&self) -> BTreeSet<Scope> {
+        self.pools.values().map(|pool| pool.scope.clone()).collect()
+    }
+
+    /// Brings the list of a scope's repositories up to date when it is old.
+    async fn relist(&self, memory: &mut Memory, scope: &Scope) {
+        let now = self.clock.now();
+        let due = memory.sweeps.get(scope).is_none_or(|sweep| sweep.list_is_due(now));
+        let waits = memory.relist_at.get(scope).is_some_and(|at| *at > Instant::now());
+        if !due || waits {
+            return;
+        }
+        match self.github.repositories(scope).await {
+            Ok(repositories) => {
+                memory.relist_at.remove(scope);
+                memory.sweeps.entry(scope.clone()).or_default().relist(&repositories, now);
+                self.keep_only(&memory.sweeps);
+            }
+            Err(error) => {
+                memory.relist_at.insert(scope.clone(), Instant::now() + RELIST_AFTER);
+                warn!(scope = %scope, error = %chain(&error), "could not list repositories");
+            }
+        }
+    }
+
+    /// Forgets repositories that left every scope, once every scope has been listed.
+    fn keep_only(&self, sweeps: &BTreeMap<Scope, Sweep>) {
+        if self.scopes().iter().all(|scope| sweeps.contains_key(scope)) {
+            let now = self.clock.now();
+            let repos: Vec<RepoName> = sweeps
+                .values()
+                .flat_map(|sweep| sweep.ages(now).map(|(repo, _)| repo.clone()))
+                .collect();
+            self.ledger().demand.keep_only(&repos);
+        }
+    }
+
+    async fn read_queues(&self, sweeps: &mut BTreeMap<Scope, Sweep>, repos: Vec<RepoName>) {
+        let readings = futures_util::stream::iter(repos.into_iter().map(|repo| async move {
+            let reading = self.github.queue(&repo).await;
+            (repo, reading)
+        }));
+        let mut readings = readings.buffer_unordered(READS_AT_ONCE);
+        while let Some((repo, reading)) = readings.next().await {
+            for sweep in sweeps.values_mut() {
+                match &reading {
+                    Ok(reading) => sweep.read(&repo, reading.begun_at, reading.active),
+                    Err(_) => sweep.failed(&repo, self.clock.now()),
+                }
+            }
+            self.learn_queue(&repo, reading);
+            self.tell();
+        }
+    }
+
+    fn learn_queue(&self, repo: &RepoName, reading: Result<QueueReading, GitHubError>) {
+        match reading {
+            Ok(reading) => {
+                let jobs = reading
+                    .jobs
+                    .into_iter()
+                    .map(|job| WaitingJob {
+                        id: job.id,
+                        repo: repo.clone(),
+                        labels: job.labels,
+                        queued_at: job.queued_at,
+                        name: job.name,
+                        evidence: reading.begun_at,
+                    })
+                    .collect();
+                self.ledger().demand.read(repo, reading.begun_at, jobs);
+                self.metrics.dependency(Dependency::GitHub, true);
+            }
+            Err(error @ GitHubError::Shed { .. }) => {
+                debug!(repo = %repo, error = %error, "a queue was not read this time");
+            }
+            Err(error) => {
+                warn!(repo = %repo, error = %chain(&error), "could not read a queue");
+                self.metrics.dependency(Dependency::GitHub, false);
+                self.ledger().demand.unread(repo, self.clock.now(), chain(&error));
+            }
+        }
+    }
+
+    async fn read_registrations(&self) {
+        for scope in self.scopes() {
+            let reading = self.github.registrations(&scope).await;
+            match reading {
+                Ok(reading) => {
+                    let rows = reading
+                        .registrations
+                        .into_iter()
+                        .map(|row| Row {
+                            id: row.id,
+                            name: row.name,
+                            online: row.online,
+                            busy: row.busy,
+                        })
+                        .collect();
+                    let reading =
+                        ScopeReading { scope: scope.clone(), begun_at: reading.begun_at, rows };
+                    let hosts = match self.store.snapshot().await {
+                        Ok(snapshot) => snapshot.hosts,
+                        Err(error) => {
+                            warn!(error = %error, "could not read the store");
+                            continue;
+                        }
+                    };
+                    self.ledger().absorb_registrations(
+                        reading,
+                        &self.cluster,
+                        &hosts,
+                        &self.policy,
+                    );
+                }
+                Err(error) => {
+                    warn!(scope = %scope, error = %chain(&error), "could not list runners");
+                    self.ledger().registrations.unread(&scope, self.clock.now(), chain(&error));
+                }
+            }
+            self.tell();
+        }
+    }
+}

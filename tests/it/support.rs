@@ -1,0 +1,5 @@
+//! What several tests need.
+
+pub(crate) mod docker_proxy;
+pub(crate) mod engine;
+pub(crate) mod fleet;
