@@ -76,7 +76,8 @@ pub trait GitHub: Send + Sync + fmt::Debug {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CallCount {
     pub operation: &'static str,
-    /// `2xx`, `304`, `4xx`, `429`, `5xx`, `timeout`, `error`, `shed`.
+    /// `2xx`, `304`, `4xx`, `5xx`, `429` (refused for a limit, whatever the status),
+    /// `timeout`, `error` (no or no whole answer), `shed` (never sent).
     pub outcome: &'static str,
     pub count: u64,
 }
@@ -230,9 +231,11 @@ impl GitHubError {
     #[must_use]
     pub fn may_have_happened(&self) -> bool {
         match self {
-            Self::Timeout { .. } | Self::Unreachable { .. } | Self::Answer { .. } => true,
+            Self::Timeout { .. }
+            | Self::Unreachable { .. }
+            | Self::Answer { .. }
+            | Self::NameTaken { .. } => true,
             Self::Refused { status, .. } => *status >= 500,
-            Self::NameTaken { .. } => true,
             Self::Limited { .. } | Self::Shed { .. } => false,
         }
     }

@@ -7,6 +7,7 @@ mod it {
     mod architecture;
     mod config;
     mod docker;
+    mod github;
     mod kill_points;
     mod loops;
     mod properties;

@@ -21,6 +21,8 @@ use crate::fleet::time::Timestamp;
 /// An installation token is renewed this long before it expires (it lives an hour), so
 /// that no call under way meets its end, and a clock that is minutes off does no harm.
 const RENEW_BEFORE: Duration = Duration::from_secs(300);
+/// A token is used at least this long, however soon it says it ends.
+const TOKEN_KEPT_MIN: Duration = Duration::from_secs(60);
 /// The App's own token begins a minute ago, for clocks that differ.
 const JWT_BACKDATED_S: u64 = 60;
 /// And ends in nine minutes; GitHub takes at most ten from its beginning.
@@ -237,8 +239,10 @@ impl App {
             Some(id) => id,
             None => self.find_installation(line, account).await?,
         };
-        state.id = Some(id);
+        // Kept only once it yields a token: an App that is installed anew has another id.
+        state.id = None;
         let token = self.mint(line, id).await?;
+        state.id = Some(id);
         let bearer = token.bearer(id);
         state.token = Some(token);
         Ok(bearer)
@@ -287,10 +291,17 @@ impl App {
             .map_err(|_| unreadable(INSTALLATION_TOKEN, "not an installation token"))?;
         Ok(InstallationToken {
             token: minted.token.into(),
-            renew_at: Timestamp::from_utc(minted.expires_at) - RENEW_BEFORE,
+            renew_at: renewal(line.now(), Timestamp::from_utc(minted.expires_at)),
             permissions: minted.permissions.unwrap_or_default(),
         })
     }
+}
+
+/// When to renew a token: some minutes before its end, never in a hurry. A clock that
+/// is hours off must not mint one per call; a 401 tells when it is really over.
+fn renewal(now: Timestamp, expires_at: Timestamp) -> Timestamp {
+    let life = expires_at.since(now);
+    now + life.saturating_sub(RENEW_BEFORE.min(life / 2)).max(TOKEN_KEPT_MIN)
 }
 
 impl InstallationToken {
@@ -323,6 +334,20 @@ impl From<Failure> for GitHubError {
         match failure {
             Failure::Refused { route, status, message } => Self::Refused { route, status, message },
             Failure::Other { route, text } => Self::Unreachable { route, source: text.into() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_renewed_before_its_end_but_never_at_every_call() {
+        let now = Timestamp(1_000_000_000);
+        for (life_s, kept_s) in [(3600, 3300), (400, 200), (100, 60), (0, 60)] {
+            let expires_at = now + Duration::from_secs(life_s);
+            assert_eq!(renewal(now, expires_at).since(now).as_secs(), kept_s, "{life_s} s");
         }
     }
 }

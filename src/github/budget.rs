@@ -8,14 +8,15 @@
 //! GitHub's, wherever it begins, holds more than ours.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::time::Duration;
 
 use crate::fleet::budget::Budget;
 use crate::fleet::time::Timestamp;
 
+pub use class::{CallClass, CredentialId, Shortage};
 pub use limits::{LimitHeaders, Refusal};
 
+mod class;
 mod limits;
 
 /// GitHub's secondary limit: points per minute, a read costing 1 and a change 5.
@@ -38,8 +39,8 @@ pub const SWEEP_FLOOR_POINTS: u32 = 60;
 /// Up to this many points in the window the sweeps' floor holds; above, it gives way.
 pub const SWEEP_FLOOR_CEILING: u32 = 700;
 
-/// One minute, and half a second for the rounding of two clocks.
-const WINDOW: Duration = Duration::from_millis(60_500);
+/// The minute of the secondary limit, and half a second for the rounding of two clocks.
+pub const MINUTE: Duration = Duration::from_millis(60_500);
 /// How long to wait after a secondary limit without `Retry-After` (GitHub's advice).
 const BLOCK_FIRST: Duration = Duration::from_secs(60);
 /// The longest such wait after repeated refusals; a longer one helps nobody.
@@ -49,110 +50,10 @@ const QUIET: Duration = Duration::from_secs(60);
 /// The minting rate is never halved below this: one runner every 12 seconds still
 /// tells us when GitHub has become friendly again.
 const MINTS_PER_MINUTE_MIN: u32 = 5;
+/// Resets this close together are one and the same, told in whole seconds.
+const SAME_RESET: Duration = Duration::from_secs(5);
 /// Primary-limit windows remembered: one per credential and kind of limit.
 const PRIMARY_WINDOWS_MAX: usize = 64;
-
-/// What a call is for, in the order in which calls are given up.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum CallClass {
-    /// Nice to have.
-    Extra,
-    /// Reading the queue of a quiet repository, and the list of repositories.
-    Sweep,
-    /// Reading the queue of an active repository.
-    Queue,
-    /// Reading which runners are registered.
-    Registrations,
-    /// Registering a runner.
-    Mint,
-    /// Deleting a registration.
-    Deregister,
-    /// Obtaining the token without which nothing else can be sent.
-    Token,
-}
-
-impl CallClass {
-    /// What one call of the class costs.
-    #[must_use]
-    pub const fn points(self) -> u32 {
-        match self {
-            Self::Extra | Self::Sweep | Self::Queue | Self::Registrations => READ_POINTS,
-            Self::Mint | Self::Deregister | Self::Token => CHANGE_POINTS,
-        }
-    }
-
-    /// Points of the running minute that the class leaves to more urgent ones.
-    const fn minute_reserve(self) -> u32 {
-        match self {
-            Self::Extra => 700,
-            Self::Sweep => POINTS_PER_MINUTE - SWEEP_POINTS_PER_MINUTE,
-            Self::Queue => 100,
-            Self::Registrations => 50,
-            // A whole minute's points may go into registrations: a burst of jobs is
-            // served at once, and reading waits for the window to move.
-            Self::Mint | Self::Deregister | Self::Token => 0,
-        }
-    }
-
-    /// Thousandths of the primary limit that the class leaves to more urgent ones.
-    const fn primary_reserve_permille(self) -> u64 {
-        match self {
-            Self::Extra => 300,
-            Self::Sweep => 150,
-            Self::Queue => 60,
-            Self::Registrations => 40,
-            Self::Mint => 10,
-            Self::Deregister | Self::Token => 0,
-        }
-    }
-}
-
-/// Whose limit a call counts against.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum CredentialId {
-    /// The personal access token.
-    Token,
-    /// The App itself, signing with its key.
-    App,
-    /// One installation of the App.
-    Installation(u64),
-}
-
-impl fmt::Display for CredentialId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Token => f.write_str("token"),
-            Self::App => f.write_str("app"),
-            Self::Installation(id) => write!(f, "installation {id}"),
-        }
-    }
-}
-
-/// Why a call may not be sent now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Shortage {
-    /// GitHub told us to wait.
-    Blocked { until: Timestamp },
-    /// The points of this minute are kept for more urgent calls, or spent.
-    MinutePoints,
-    /// The primary limit's rest is kept for more urgent calls, or spent.
-    PrimaryPoints,
-    /// The minting rate was lowered after a refusal.
-    MintRate,
-}
-
-impl Shortage {
-    /// The reason in words, for [`crate::github::GitHubError::Shed`].
-    #[must_use]
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::Blocked { .. } => "github asked us to wait",
-            Self::MinutePoints => "points of this minute",
-            Self::PrimaryPoints => "primary rate limit",
-            Self::MintRate => "minting rate lowered after a refusal",
-        }
-    }
-}
 
 /// Room that was taken for one call. It must be given back by
 /// [`CallBudget::settle`], whatever became of the call.
@@ -352,9 +253,9 @@ impl CallBudget {
             return;
         }
         let known = self.primary.entry(key).or_insert(fresh);
-        if resets_at > known.resets_at {
+        if resets_at > known.resets_at + SAME_RESET {
             *known = fresh;
-        } else if resets_at == known.resets_at {
+        } else if known.resets_at <= resets_at + SAME_RESET {
             // Answers overtake each other; within one window the least is the latest.
             known.remaining = known.remaining.min(remaining);
         }
@@ -377,7 +278,7 @@ impl CallBudget {
         let until = match (headers.retry_after, refusal, headers.resets_at) {
             (Some(wait), _, _) => now + wait,
             // The window of this credential is now empty, which stops its calls alone.
-            (None, Refusal::Primary, Some(_)) => now,
+            (None, Refusal::Primary, Some(resets_at)) if resets_at > now => now,
             (None, Refusal::Primary | Refusal::Secondary, _) => {
                 let doubled = BLOCK_FIRST * 2_u32.saturating_pow(self.strikes.clamp(1, 8) - 1);
                 now + doubled.min(BLOCK_MAX)
@@ -399,14 +300,14 @@ impl CallBudget {
     }
 
     fn forget_old(&mut self, now: Timestamp) {
-        while self.spent.front().is_some_and(|spent| now.since(spent.at) >= WINDOW) {
+        while self.spent.front().is_some_and(|spent| now.since(spent.at) >= MINUTE) {
             self.spent.pop_front();
         }
         self.primary.retain(|_, window| window.resets_at > now);
     }
 
     fn counted(&self, now: Timestamp) -> impl Iterator<Item = CallClass> {
-        let landed = self.spent.iter().filter(move |spent| now.since(spent.at) < WINDOW);
+        let landed = self.spent.iter().filter(move |spent| now.since(spent.at) < MINUTE);
         self.in_flight.iter().copied().chain(landed.map(|spent| spent.class))
     }
 

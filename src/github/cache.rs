@@ -1,4 +1,4 @@
-//! What conditional requests need: for each URL the ETag and the small result that was
+//! What conditional requests need: for each URL the `ETag` and the small result that was
 //! read from the answer. Bodies are never kept. Bounded by count and by bytes; what was
 //! not used for the longest time goes first.
 
@@ -12,7 +12,7 @@ use super::budget::CredentialId;
 const ENTRIES_MAX: usize = 4096;
 /// Bytes that keys and results may take together.
 const BYTES_MAX: usize = 6 * 1024 * 1024;
-/// The fixed cost of an entry: two maps' nodes, the ETag, reference counts.
+/// The fixed cost of an entry: two maps' nodes, the `ETag`, reference counts.
 const ENTRY_OVERHEAD_BYTES: usize = 200;
 
 /// A result read from an answer.
@@ -21,7 +21,7 @@ pub(crate) trait Digest: Any + Send + Sync {
     fn bytes(&self) -> usize;
 }
 
-/// The full path and query of a request, and whose it was: GitHub's ETags depend on
+/// The full path and query of a request, and whose it was: GitHub's `ETag` depends on
 /// both. A client talks to one base address, so that is not part of it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Key {

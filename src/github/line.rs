@@ -25,6 +25,9 @@ use crate::fleet::time::Timestamp;
 /// Letters of GitHub's message that an error carries.
 const MESSAGE_CHARS_MAX: usize = 300;
 
+/// Why a call that found no free slot in time was not sent.
+const NO_SLOT: &str = "too many calls in flight";
+
 /// One call, before anybody's name is put to it.
 #[derive(Debug)]
 pub(crate) struct Call {
@@ -91,12 +94,13 @@ impl Line {
         etag: Option<&str>,
     ) -> Result<Answer, GitHubError> {
         let reserved = self.budget().reserve(call.class, bearer.credential, self.now());
-        let ticket = reserved.map_err(|shortage| self.shed(call.route, shortage))?;
+        let ticket = reserved.map_err(|shortage| self.shed(call.route, shortage.reason()))?;
         let mut room = Room { line: self, ticket: Some(ticket), sent: false };
         // The budget bounds who waits here: never more than one minute's points.
-        let _slot = self.slots.acquire().await;
+        let slot = tokio::time::timeout(CALL_TIMEOUT, self.slots.acquire()).await;
+        let Ok(_slot) = slot else { return Err(self.shed(call.route, NO_SLOT)) };
         let blocked = self.budget().check_block(self.now());
-        blocked.map_err(|shortage| self.shed(call.route, shortage))?;
+        blocked.map_err(|shortage| self.shed(call.route, shortage.reason()))?;
         let request = request(call, bearer, etag)?;
         room.sent = true;
         match self.wire.send(request).await {
@@ -114,14 +118,14 @@ impl Line {
         mut room: Room<'_>,
         answer: Answer,
     ) -> Result<Answer, GitHubError> {
-        let headers = LimitHeaders::read(&answer.headers);
+        let now = self.now();
+        let headers = LimitHeaders::read(&answer.headers, now);
         let refusal = Refusal::of(answer.status, &headers, &message(&answer));
         let resets_at = headers.resets_at;
         let result = match refusal {
             None => Outcome::Answered(headers),
             Some(refusal) => Outcome::Limited(headers, refusal),
         };
-        let now = self.now();
         let mut budget = self.budget();
         if let Some(ticket) = room.ticket.take() {
             budget.settle(&ticket, &result, now);
@@ -140,9 +144,9 @@ impl Line {
         Err(GitHubError::Limited { route: route.name, retry_after: until.since(now) })
     }
 
-    fn shed(&self, route: Route, shortage: Shortage) -> GitHubError {
+    fn shed(&self, route: Route, reason: &'static str) -> GitHubError {
         self.counters.count(route.operation, "shed");
-        GitHubError::Shed { route: route.name, reason: shortage.reason() }
+        GitHubError::Shed { route: route.name, reason }
     }
 
     fn lost(&self, route: Route, failure: NoAnswer) -> GitHubError {
@@ -227,8 +231,8 @@ pub(crate) fn unreadable(
     GitHubError::Answer { route: route.name, source: source.into() }
 }
 
-/// GitHub's message, short and on one line; empty for an answer that is none.
-fn message(answer: &Answer) -> String {
+/// GitHub's message, short and on one line; empty for an answer that is no error.
+pub(crate) fn message(answer: &Answer) -> String {
     #[derive(Deserialize)]
     struct Message {
         message: String,

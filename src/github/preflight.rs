@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::auth::Auth;
 use super::budget::CallClass;
-use super::line::Call;
+use super::line::{Call, message};
 use super::pages::Caller;
 use super::route::{APP, Account, ORG, ORG_REPOS, REPO, RUNNERS, RUNS, Route, USER, repo_prefix};
 use super::wire::Answer;
@@ -204,13 +204,11 @@ impl Checker<'_> {
         let mut open = repos.into_iter().filter(|repo| repo.archived != Some(true)).peekable();
         let newest = open.peek().map(|repo| repo.full_name.clone());
         let private = open.find(|repo| repo.private == Some(true)).map(|repo| repo.full_name);
-        match private.or(newest) {
-            Some(repo) => self.actions_read(&RepoName(repo)).await,
-            None => {
-                let why = format!("{org} shows no repository whose jobs could be read");
-                let verdict = Verdict::UnknownUntilUse { why };
-                self.note(format!("actions read on org {org}"), verdict);
-            }
+        if let Some(repo) = private.or(newest) {
+            self.actions_read(&RepoName(repo)).await;
+        } else {
+            let why = format!("{org} shows no repository whose jobs could be read");
+            self.note(format!("actions read on org {org}"), Verdict::UnknownUntilUse { why });
         }
     }
 }
@@ -218,7 +216,9 @@ impl Checker<'_> {
 fn verdict(answer: Result<Answer, GitHubError>, fix: impl FnOnce() -> String) -> Verdict {
     match answer {
         Ok(answer) if (200..400).contains(&answer.status) => Verdict::Proven,
-        Ok(answer) if answer.status < 500 => Verdict::Refused { fix: fix() },
+        Ok(answer) if answer.status < 500 => {
+            Verdict::Refused { fix: format!("{} (GitHub: {})", fix(), message(&answer)) }
+        }
         Err(GitHubError::Refused { status, message, .. }) if status < 500 => {
             Verdict::Refused { fix: format!("{} (GitHub: {message})", fix()) }
         }

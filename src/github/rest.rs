@@ -92,7 +92,8 @@ impl RestGitHub {
         let list = List {
             account: &account,
             route: ORG_REPOS,
-            class: CallClass::Sweep,
+            // A few calls, without which no sweep knows where to look.
+            class: CallClass::Queue,
             path: &path,
             pages_max: REPO_PAGES_MAX,
             completeness: Completeness::Whole,

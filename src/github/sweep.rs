@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Repository;
-use super::budget::{SWEEP_FLOOR_CEILING, SWEEP_FLOOR_POINTS, SWEEP_POINTS_PER_MINUTE};
+use super::budget::{MINUTE, SWEEP_FLOOR_CEILING, SWEEP_FLOOR_POINTS, SWEEP_POINTS_PER_MINUTE};
 use crate::fleet::budget::Budget;
 use crate::fleet::id::RepoName;
 use crate::fleet::time::Timestamp;
@@ -31,10 +31,10 @@ pub struct Sweep {
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     pushed_at: Option<Timestamp>,
-    read_at: Option<Timestamp>,
+    last_read: Option<Timestamp>,
     /// Also readings that failed: such a repository waits its turn like any other.
-    tried_at: Option<Timestamp>,
-    active_at: Option<Timestamp>,
+    last_tried: Option<Timestamp>,
+    last_active: Option<Timestamp>,
 }
 
 /// How old the readings are.
@@ -79,9 +79,9 @@ impl Sweep {
         let (active, quiet): (Vec<_>, Vec<_>) =
             self.repos.iter().partition(|(_, state)| state.is_active(now));
         let active = turn(active, readings(ACTIVE_POINTS_PER_MINUTE, poll_interval));
-        let swept = quiet.iter().filter(|(_, state)| state.tried_within_a_minute(now)).count();
+        let swept = quiet.iter().filter(|(_, state)| state.was_tried_this_minute(now)).count();
         let room = room(budget.points_this_minute, points(active.len()), points(swept));
-        let unread = quiet.iter().filter(|(_, state)| state.tried_at.is_none()).count();
+        let unread = quiet.iter().filter(|(_, state)| state.last_tried.is_none()).count();
         // The first sweep may use all the room at once; later ones spread over the minute.
         let pace = readings(SWEEP_POINTS_PER_MINUTE, poll_interval).max(unread);
         let quiet = turn(quiet, pace.min(room));
@@ -91,18 +91,18 @@ impl Sweep {
     /// Notes a reading that succeeded.
     pub fn read(&mut self, repo: &RepoName, begun_at: Timestamp, active: bool) {
         if let Some(state) = self.repos.get_mut(repo) {
-            state.read_at = state.read_at.max(Some(begun_at));
-            state.tried_at = state.tried_at.max(Some(begun_at));
+            state.last_read = state.last_read.max(Some(begun_at));
+            state.last_tried = state.last_tried.max(Some(begun_at));
             if active {
-                state.active_at = state.active_at.max(Some(begun_at));
+                state.last_active = state.last_active.max(Some(begun_at));
             }
         }
     }
 
-    /// Notes a reading that failed, or that the budget had no room for.
+    /// Notes a reading that failed. Not for one that was shed: it keeps its place in line.
     pub fn failed(&mut self, repo: &RepoName, now: Timestamp) {
         if let Some(state) = self.repos.get_mut(repo) {
-            state.tried_at = state.tried_at.max(Some(now));
+            state.last_tried = state.last_tried.max(Some(now));
         }
     }
 
@@ -110,13 +110,13 @@ impl Sweep {
     /// every poll from now on.
     pub fn stir(&mut self, repo: &RepoName, now: Timestamp) {
         if let Some(state) = self.repos.get_mut(repo) {
-            state.active_at = state.active_at.max(Some(now));
+            state.last_active = state.last_active.max(Some(now));
         }
     }
 
     /// How old each repository's reading is; `None` before the first.
     pub fn ages(&self, now: Timestamp) -> impl Iterator<Item = (&RepoName, Option<Duration>)> {
-        self.repos.iter().map(move |(name, state)| (name, state.read_at.map(|at| now.since(at))))
+        self.repos.iter().map(move |(name, state)| (name, state.last_read.map(|at| now.since(at))))
     }
 
     /// The ages in short.
@@ -125,23 +125,23 @@ impl Sweep {
         let states = self.repos.values();
         Coverage {
             repositories: self.repos.len(),
-            never_read: states.clone().filter(|state| state.read_at.is_none()).count(),
+            never_read: states.clone().filter(|state| state.last_read.is_none()).count(),
             active: states.clone().filter(|state| state.is_active(now)).count(),
-            oldest: states.filter_map(|state| state.read_at).min().map(|at| now.since(at)),
+            oldest: states.filter_map(|state| state.last_read).min().map(|at| now.since(at)),
         }
     }
 }
 
 impl State {
-    fn tried_within_a_minute(&self, now: Timestamp) -> bool {
-        self.tried_at.is_some_and(|at| now.since(at) < Duration::from_secs(60))
+    fn was_tried_this_minute(&self, now: Timestamp) -> bool {
+        self.last_tried.is_some_and(|at| now.since(at) < MINUTE)
     }
 
     fn is_active(&self, now: Timestamp) -> bool {
-        let ran = self.active_at.is_some_and(|at| now.since(at) < ACTIVE_FOR);
+        let ran = self.last_active.is_some_and(|at| now.since(at) < ACTIVE_FOR);
         // A push starts runs: until it is read, that repository is the likeliest to have any.
         let pushed = matches!(
-            (self.pushed_at, self.tried_at),
+            (self.pushed_at, self.last_tried),
             (Some(pushed), Some(tried)) if pushed > tried
         );
         ran || pushed
@@ -165,7 +165,7 @@ fn points(readings: usize) -> u32 {
 /// The first of the repositories whose turn it is: never tried before the longest untried,
 /// and among equals the most recently pushed.
 fn turn(mut repos: Vec<(&RepoName, &State)>, most: usize) -> Vec<RepoName> {
-    repos.sort_by_key(|(_, state)| (state.tried_at, std::cmp::Reverse(state.pushed_at)));
+    repos.sort_by_key(|(_, state)| (state.last_tried, std::cmp::Reverse(state.pushed_at)));
     repos.into_iter().take(most).map(|(name, _)| name.clone()).collect()
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::HeaderMap;
+use http::header::DATE;
 
 use crate::fleet::time::Timestamp;
 
@@ -19,17 +20,22 @@ pub struct LimitHeaders {
 }
 
 impl LimitHeaders {
-    /// Reads what is there.
+    /// Reads what is there. GitHub's instants are of its own clock; where it tells the
+    /// time, they are moved to ours.
     #[must_use]
-    pub fn read(headers: &HeaderMap) -> Self {
+    pub fn read(headers: &HeaderMap, now: Timestamp) -> Self {
         let number =
             |name: &str| -> Option<u64> { headers.get(name)?.to_str().ok()?.trim().parse().ok() };
+        let told_at = headers
+            .get(DATE)
+            .and_then(|date| chrono::DateTime::parse_from_rfc2822(date.to_str().ok()?).ok())
+            .map_or(now, |date| Timestamp::from_utc(date.to_utc()));
         let resource = headers.get("x-ratelimit-resource").and_then(|value| value.to_str().ok());
         Self {
             limit: number("x-ratelimit-limit"),
             remaining: number("x-ratelimit-remaining"),
             resets_at: number("x-ratelimit-reset")
-                .map(|seconds| Timestamp(seconds.saturating_mul(1000))),
+                .map(|seconds| now + Timestamp(seconds.saturating_mul(1000)).since(told_at)),
             resource: resource.map(str::to_owned),
             retry_after: number("retry-after").map(Duration::from_secs),
         }

@@ -211,6 +211,28 @@ fn the_minting_rate_never_reaches_zero() {
 }
 
 #[test]
+fn a_reset_is_moved_from_githubs_clock_to_ours() {
+    let mut headers = http::HeaderMap::new();
+    headers.insert("x-ratelimit-reset", "1767326400".parse().expect("a number"));
+    let read = |headers: &http::HeaderMap| LimitHeaders::read(headers, seconds(0)).resets_at;
+    assert_eq!(read(&headers), Some(Timestamp(1_767_326_400_000)), "no clock is told");
+    headers.insert("date", "Fri, 02 Jan 2026 03:55:00 GMT".parse().expect("a date"));
+    assert_eq!(read(&headers), Some(seconds(300)));
+    headers.insert("date", "Fri, 02 Jan 2026 05:00:00 GMT".parse().expect("a date"));
+    assert_eq!(read(&headers), Some(seconds(0)), "it is over");
+}
+
+#[test]
+fn a_primary_refusal_whose_reset_is_over_waits_all_the_same() {
+    let mut budget = CallBudget::default();
+    let ticket = budget.reserve(CallClass::Queue, PAT, seconds(0)).expect("room");
+    let refused = Outcome::Limited(headers(5000, 0, seconds(0)), Refusal::Primary);
+    budget.settle(&ticket, &refused, seconds(0));
+    assert!(budget.reserve(CallClass::Queue, PAT, seconds(59)).is_err());
+    assert!(budget.reserve(CallClass::Queue, PAT, seconds(60)).is_ok());
+}
+
+#[test]
 fn a_refused_permission_is_no_limit() {
     let plain = LimitHeaders { remaining: Some(4000), ..LimitHeaders::default() };
     assert_eq!(Refusal::of(403, &plain, "Resource not accessible by integration"), None);

@@ -175,5 +175,5 @@ fn the_floor_of_a_minute_is_spent_once() {
         sweep.read(&repo, at(0), false);
     }
     assert!(sweep.due(at(59), POLL, &used(500)).is_empty());
-    assert_eq!(sweep.due(at(60), POLL, &used(500)).len(), 30);
+    assert_eq!(sweep.due(at(61), POLL, &used(500)).len(), 30);
 }
