@@ -8,6 +8,7 @@ use std::process::ExitCode;
 mod figures {
     mod burst;
     mod figure;
+    mod footprint;
     mod github_cost;
     mod listener;
     mod minting;
@@ -24,13 +25,16 @@ mod figures {
 
     /// Every figure, in the order in which they are measured: those that need the machine
     /// for themselves first.
-    const ALL: [Figure; 6] = [
+    const ALL: [Figure; 9] = [
         burst::RATIO,
         reaction::API,
         reaction::EXIT,
         minting::MINT_100,
+        footprint::READY,
+        footprint::RSS_IDLE,
         github_cost::IDLE_POINTS,
         github_cost::MUTATIONS,
+        footprint::RSS_1000,
     ];
 
     /// Measures the figures named, or all.

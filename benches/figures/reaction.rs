@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
-use runner_orchestrator::docker::{ContainerState, Docker};
+use anyhow::{Context, bail};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use runner_orchestrator::docker::{
+    ContainerEvent, ContainerEventKind, ContainerState, Docker, DockerError,
+};
 use runner_orchestrator::fleet::id::{ContainerId, IntentId, PoolName};
 use runner_orchestrator::fleet::intent::{Intent, Wish};
 use runner_orchestrator::fleet::runner::RunnerPhase;
 use runner_orchestrator::store::Topic;
+use rustix::process::Pid;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -35,7 +40,8 @@ const HOW_API: &str = "from the record of a scale-up by one, before it is answer
     create call is sent to the engine; answered_to_create_ms counts from the answer instead \
     (negative: the call was sent before the answer was out)";
 const HOW_EXIT: &str = "an idle runner's first process is killed (SIGKILL by its pid); from \
-    there until the replacement's create call is sent to the engine, MIN_RUNNERS 3";
+    there until the replacement's create call is sent to the engine, MIN_RUNNERS 3; \
+    exit_to_die_event_ms is the daemon's own share";
 
 fn api() -> anyhow::Result<Measured> {
     let max = u32::try_from(SAMPLES)? + 1;
@@ -69,17 +75,24 @@ fn exit() -> anyhow::Result<Measured> {
     on_real_engine(max, async |real| {
         let fleet = Fleet { min_runners: MIN_RUNNERS, ..real.fleet(max) };
         with_orchestrator(real, &fleet, async |orchestrator, creates| {
-            let mut reactions = Vec::new();
+            let mut deaths = real.docker()?.events(&real.mark).await?;
+            let (mut reactions, mut told) = (Vec::new(), Vec::new());
             for n in 0..SAMPLES {
                 rest(orchestrator, MIN_RUNNERS as usize, n).await?;
-                let pid = a_runners_pid(real).await?;
+                let (container, pid) = a_runner(real).await?;
                 let before = creates.borrow_and_update().creates.len();
                 let begun = Instant::now();
                 rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
-                let sent = next_create(creates, before).await?;
-                reactions.push(millis(begun, sent));
+                let (sent, died) =
+                    tokio::join!(next_create(creates, before), death_of(&container, &mut deaths));
+                reactions.push(millis(begun, sent?));
+                told.push(millis(begun, died?));
             }
-            let detail = json!({"how": HOW_EXIT, "exit_to_create_ms": spread(&reactions)});
+            let detail = json!({
+                "how": HOW_EXIT,
+                "exit_to_create_ms": spread(&reactions),
+                "exit_to_die_event_ms": spread(&told),
+            });
             Ok(Measured { value: p95(&reactions), detail, broken: Vec::new() })
         })
         .await
@@ -142,21 +155,35 @@ async fn next_create(seen: &mut watch::Receiver<Seen>, before: usize) -> anyhow:
     next?.creates.get(before).copied().context("nothing was created")
 }
 
-/// The first process of one running container, as the machine numbers it.
-async fn a_runners_pid(real: &Real) -> anyhow::Result<rustix::process::Pid> {
-    let containers = real.engine.docker.containers(&real.mark).await?;
-    let running = containers.into_iter().find(|seen| seen.state == ContainerState::Running);
-    pid(&running.context("no runner runs")?.id).await
+/// When the daemon told of a container's end.
+async fn death_of(
+    container: &ContainerId,
+    events: &mut BoxStream<'static, Result<ContainerEvent, DockerError>>,
+) -> anyhow::Result<Instant> {
+    let told = async {
+        while let Some(event) = events.next().await {
+            let event = event?;
+            if event.kind == ContainerEventKind::Died && event.container == *container {
+                return Ok(Instant::now());
+            }
+        }
+        bail!("the daemon's events ended")
+    };
+    tokio::time::timeout(REACTION_LIMIT, told).await.context("no event of its end")?
 }
 
-async fn pid(container: &ContainerId) -> anyhow::Result<rustix::process::Pid> {
+/// One running container and its first process, as the machine numbers it.
+async fn a_runner(real: &Real) -> anyhow::Result<(ContainerId, Pid)> {
+    let containers = real.engine.docker.containers(&real.mark).await?;
+    let running = containers.into_iter().find(|seen| seen.state == ContainerState::Running);
+    let id = running.context("no runner runs")?.id;
     let docker = bollard::Docker::connect_with_defaults()?;
-    let inspected = docker.inspect_container(container.as_str(), None).await?;
+    let inspected = docker.inspect_container(id.as_str(), None).await?;
     let pid = inspected.state.and_then(|state| state.pid).context("it has no pid")?;
-    let pid = rustix::process::Pid::from_raw(i32::try_from(pid)?).context("it has no pid")?;
+    let pid = Pid::from_raw(i32::try_from(pid)?).context("it has no pid")?;
     rustix::process::test_kill_process(pid)
         .context("its process is not on this machine, or not ours to kill: run as root")?;
-    Ok(pid)
+    Ok((id, pid))
 }
 
 fn millis(from: Instant, to: Instant) -> f64 {

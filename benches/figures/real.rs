@@ -29,7 +29,7 @@ const QUIET: Duration = Duration::from_secs(2);
 pub(crate) struct Real {
     pub(crate) engine: RealEngine,
     pub(crate) mark: ClusterMark,
-    cluster: String,
+    pub(crate) cluster: String,
 }
 
 /// Measures on the real engine, then removes all that was made on it, also after a
