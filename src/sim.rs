@@ -8,4 +8,5 @@ pub mod docker;
 pub mod github;
 pub mod image;
 pub mod listener;
+pub mod program;
 pub mod random;

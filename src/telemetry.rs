@@ -10,3 +10,13 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     }
     text
 }
+
+pub enum Output {
+    Stdout,
+    Stderr,
+}
+pub struct Guard;
+pub fn init(_: &crate::config::TelemetryConfig, _: Output) -> anyhow::Result<Guard> {
+    tracing_subscriber::fmt().json().flatten_event(true).init();
+    Ok(Guard)
+}

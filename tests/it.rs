@@ -3,9 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod it {
+    mod api;
     mod architecture;
+    mod config;
     mod docker;
     mod kill_points;
+    mod loops;
     mod sim_github;
     pub(crate) mod support;
 }

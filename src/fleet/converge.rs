@@ -215,13 +215,7 @@ fn wanted_gone(agent: &Agent, assignment: &Assignment, local: &Local) -> Option<
     (agent.stopping == Stopping::Drain && !running).then_some((Reason::ShuttingDown, false))
 }
 
-fn retire(
-    actions: &mut Vec<Action>,
-    local: &Local,
-    reason: Reason,
-    force: bool,
-    now: Timestamp,
-) {
+fn retire(actions: &mut Vec<Action>, local: &Local, reason: Reason, force: bool, now: Timestamp) {
     let runner = local.record.id;
     let blocked = local.record.retire_blocked_until.is_some_and(|until| now < until);
     match local.work {

@@ -101,9 +101,7 @@ impl DemandBook {
         let jobs = &self.jobs;
         let repos = &self.repos;
         self.edges.retain(|edge| match edge.cancels {
-            Some(job) => {
-                jobs.get(&job).is_some_and(|job| job.repo != *repo || begun_at <= edge.at)
-            }
+            Some(job) => jobs.get(&job).is_some_and(|job| job.repo != *repo || begun_at <= edge.at),
             None => repos.values().any(|state| state.read_at.is_none_or(|at| at <= edge.at)),
         });
         self.unassigned.retain(|job, _| jobs.contains_key(job));

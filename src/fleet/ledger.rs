@@ -154,13 +154,7 @@ impl Ledger {
         }
     }
 
-    fn count_end(
-        &mut self,
-        pool: &PoolName,
-        phase: &RunnerPhase,
-        policy: &Policy,
-        now: Timestamp,
-    ) {
+    fn count_end(&mut self, pool: &PoolName, phase: &RunnerPhase, policy: &Policy, now: Timestamp) {
         let breaker = self.breakers.entry(pool.clone()).or_default();
         match phase {
             RunnerPhase::Ended { .. } => {
@@ -222,7 +216,11 @@ impl Ledger {
 /// `max(2, 20 %)` of the pool's present size.
 #[must_use]
 pub fn brake_per_minute(size: u32, policy: &Policy) -> u32 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "small and positive"
+    )]
     let share = (f64::from(size) * policy.brake_share).ceil() as u32;
     share.max(policy.brake_floor)
 }

@@ -191,7 +191,9 @@ impl fmt::Display for Reason {
             Self::NotAccepted { seconds } => {
                 write!(f, "the host did not accept it within {seconds} s")
             }
-            Self::HandedBack { refusal } => write!(f, "the host handed it back: {}", refusal.code()),
+            Self::HandedBack { refusal } => {
+                write!(f, "the host handed it back: {}", refusal.code())
+            }
             Self::HostLost { host } => write!(f, "host {host} is lost"),
             other => f.write_str(other.plain()),
         }

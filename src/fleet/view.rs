@@ -180,12 +180,7 @@ impl Roster<'_> {
     /// Counts every pool. A registration without a record is charged to the pools of its
     /// scope: it is one of theirs, and `MAX_RUNNERS` must hold whichever it is.
     #[must_use]
-    pub fn count(
-        &self,
-        view: &View,
-        policy: &Policy,
-        now: Timestamp,
-    ) -> BTreeMap<PoolName, Count> {
+    pub fn count(&self, view: &View, policy: &Policy, now: Timestamp) -> BTreeMap<PoolName, Count> {
         let mut counts: BTreeMap<PoolName, Count> =
             view.pools.keys().map(|name| (name.clone(), Count::default())).collect();
         for runner in self.runners.values().filter(|runner| runner.is_occupied()) {

@@ -18,9 +18,7 @@ use crate::clock::Clock;
 use crate::docker::{ContainerEventKind, Docker, NetworkSpec, Pulls};
 use crate::fleet::converge::{Action, Listing, Stopping, converge};
 use crate::fleet::host::Assignment;
-use crate::fleet::id::{
-    ClusterMark, ContainerId, GitHubRunnerId, PoolName, ReplicaId, RunnerId,
-};
+use crate::fleet::id::{ClusterMark, ContainerId, GitHubRunnerId, PoolName, ReplicaId, RunnerId};
 use crate::fleet::pool::Pool;
 use crate::fleet::reason::Reason;
 use crate::fleet::runner::{Failure, Seen};
@@ -148,10 +146,8 @@ impl Host {
     pub async fn run(self, cancel: CancellationToken) {
         let Some((host, boot)) = boot::claim(&self, &cancel).await else { return };
         let (events, inbox) = mpsc::channel(EVENTS_QUEUED);
-        let limits = Limits {
-            starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
-            networks: Arc::default(),
-        };
+        let limits =
+            Limits { starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)), networks: Arc::default() };
         let background = CancellationToken::new();
         let _stop_background = background.clone().drop_guard();
         self.tracker.spawn(follow::docker_events(self.clone(), events.clone(), background.clone()));
@@ -224,7 +220,8 @@ impl AgentLoop {
             self.state.term = assignment.term;
             let agent = &self.state.agent;
             let actions = converge(agent, &assignment, read_at, listing.as_ref(), now);
-            let starting: Vec<_> = actions.into_iter().filter_map(|a| self.act(a, &assignment)).collect();
+            let starting: Vec<_> =
+                actions.into_iter().filter_map(|a| self.act(a, &assignment)).collect();
             for id in starting {
                 self.start(id);
             }
@@ -293,13 +290,8 @@ impl AgentLoop {
     fn start(&mut self, runner: RunnerId) {
         let Some(order) = self.state.begin_start(runner) else { return };
         let Some(pool) = self.host.pools.get(&order.pool).cloned() else { return };
-        let task = start::run(
-            self.host.clone(),
-            self.limits.clone(),
-            order,
-            pool,
-            self.events.clone(),
-        );
+        let task =
+            start::run(self.host.clone(), self.limits.clone(), order, pool, self.events.clone());
         self.host.tracker.spawn(task);
     }
 
@@ -358,7 +350,7 @@ impl AgentLoop {
                 self.state.retire_ended(runner, end, now);
             }
             Event::ReapEnded(runner, result) => self.state.reap_ended(runner, result, now),
-            Event::DiscardEnded(container) => self.state.discard_ended(&container),
+            Event::DiscardEnded(container) => self.state.discard_ended(&container, now),
             Event::OutputEnded(runner) | Event::Died(runner) => self.settle_exit(runner),
             Event::ExitSettled(runner, exit) => self.exit_settled(runner, exit, now),
             Event::Listed(result) => {

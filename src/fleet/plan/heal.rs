@@ -39,10 +39,11 @@ pub fn release(plan: &mut Plan, turn: &Turn<'_>) {
         }
     }
     for (host, record) in &turn.view.hosts {
-        let reported = record.runners.values().any(|r| r.phase.is_terminal())
-            || !record.refused.is_empty();
+        let reported =
+            record.runners.values().any(|r| r.phase.is_terminal()) || !record.refused.is_empty();
         let seen = turn.view.assignments.get(host).and_then(|a| a.seen);
-        if reported && seen != Some((record.boot, record.seq)) && ends_changed(turn, *host, record) {
+        if reported && seen != Some((record.boot, record.seq)) && ends_changed(turn, *host, record)
+        {
             plan.seen.insert(*host, (record.boot, record.seq));
         }
     }

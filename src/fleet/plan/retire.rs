@@ -131,8 +131,7 @@ pub fn idle_surplus(plan: &mut Plan, turn: &Turn<'_>, operator: &Operator) {
         if decision.count.listening == 0 {
             continue;
         }
-        let surplus =
-            supply_left(plan, pool).saturating_sub(keep(pool, decision, operator));
+        let surplus = supply_left(plan, pool).saturating_sub(keep(pool, decision, operator));
         match choose(plan, turn, operator, pool, surplus, &mut room_needed) {
             Ok((orders, kept)) => {
                 plan.retire.extend(orders);

@@ -23,12 +23,7 @@ pub struct Need {
 }
 
 /// The needs of all pools, already under `MAX_RUNNERS` and the breaker.
-pub fn needs(
-    plan: &mut Plan,
-    turn: &Turn<'_>,
-    operator: &Operator,
-    asked: &Asked,
-) -> Vec<Need> {
+pub fn needs(plan: &mut Plan, turn: &Turn<'_>, operator: &Operator, asked: &Asked) -> Vec<Need> {
     let mut needs = Vec::new();
     for (name, pool) in &turn.view.pools {
         let Some(decision) = plan.pools.get_mut(name) else { continue };

@@ -50,12 +50,7 @@ pub struct ReapOrder {
 }
 
 /// Removes a living runner, if GitHub agrees.
-pub async fn retire(
-    host: Host,
-    order: RetireOrder,
-    pool: Pool,
-    events: mpsc::Sender<Event>,
-) {
+pub async fn retire(host: Host, order: RetireOrder, pool: Pool, events: mpsc::Sender<Event>) {
     let span = info_span!(
         "retire_runner", runner.id = %order.runner, runner.name = %order.name,
         pool = %order.pool, reason = order.reason.code()
@@ -150,11 +145,7 @@ async fn remove_idle(host: &Host, order: &RetireOrder) -> RetireEnd {
 }
 
 /// It never had its configuration: no job can have reached it, nobody needs to be asked.
-async fn retire_never_handed(
-    host: &Host,
-    order: &RetireOrder,
-    pool: &Pool,
-) -> RetireEnd {
+async fn retire_never_handed(host: &Host, order: &RetireOrder, pool: &Pool) -> RetireEnd {
     if let Some(id) = &order.container
         && !container(host, id).await
     {
@@ -170,11 +161,7 @@ async fn retire_never_handed(
 
 /// An operator has accepted that its job dies. The listener is interrupted first, so that
 /// the job is reported as cancelled instead of lost.
-async fn retire_by_force(
-    host: &Host,
-    order: &RetireOrder,
-    pool: &Pool,
-) -> RetireEnd {
+async fn retire_by_force(host: &Host, order: &RetireOrder, pool: &Pool) -> RetireEnd {
     if let Some(id) = &order.container {
         if let Err(error) = host.docker.stop(id, STOP_GRACE).await {
             warn!(error = %chain(&error), "could not stop its container");
@@ -195,12 +182,7 @@ async fn retire_by_force(
 }
 
 /// Removes the container of a runner that exited, and its registration if it ran no job.
-pub async fn reap(
-    host: Host,
-    order: ReapOrder,
-    scope: Option<Scope>,
-    events: mpsc::Sender<Event>,
-) {
+pub async fn reap(host: Host, order: ReapOrder, scope: Option<Scope>, events: mpsc::Sender<Event>) {
     let removed = container(&host, &order.container).await;
     if !order.ran_job
         && let Some(scope) = scope
@@ -221,12 +203,7 @@ pub async fn reap(
 }
 
 /// Removes a container without life that nobody here runs, and its registration.
-pub async fn discard(
-    host: Host,
-    found: Found,
-    scope: Option<Scope>,
-    events: mpsc::Sender<Event>,
-) {
+pub async fn discard(host: Host, found: Found, scope: Option<Scope>, events: mpsc::Sender<Event>) {
     info!(runner.name = %found.name, container = %found.id, state = ?found.state,
         "discarding a container that has no life left in it");
     if container(&host, &found.id).await

@@ -9,7 +9,9 @@ use tracing::{info, warn};
 
 use super::remove::{ReapOrder, RetireOrder};
 use super::start::StartOrder;
-use super::{BEAT_EVERY, Host, LIST_EVERY, RETRY_AFTER, RetireEnd, Shutdown, StartEnd, SWEEP_EVERY};
+use super::{
+    BEAT_EVERY, Host, LIST_EVERY, RETRY_AFTER, RetireEnd, SWEEP_EVERY, Shutdown, StartEnd,
+};
 use crate::fleet::converge::{Agent, Found, Listing, Local, Stopping, Work};
 use crate::fleet::host::{Assigned, Assignment, HostRecord, RECORD_VERSION};
 use crate::fleet::id::{BootId, ContainerId, GitHubRunnerId, HostId, RunnerId, Term};
@@ -40,9 +42,14 @@ pub struct State {
     seq: u64,
     reported_at: Timestamp,
     list_at: Timestamp,
+    listed_at: Timestamp,
     listing_now: bool,
     pub sweep_at: Timestamp,
     give_up_at: Option<Timestamp>,
+    /// When the last task that changes containers ended.
+    work_ended_at: Timestamp,
+    /// The start of the last list that showed no container at all.
+    empty_list_at: Option<Timestamp>,
 }
 
 /// What a runner's tasks share with the loop.
@@ -56,7 +63,11 @@ struct Handle {
 
 impl Handle {
     fn new() -> Self {
-        Self { cancel: CancellationToken::new(), running: watch::Sender::new(false), output_ended: false }
+        Self {
+            cancel: CancellationToken::new(),
+            running: watch::Sender::new(false),
+            output_ended: false,
+        }
     }
 }
 
@@ -89,9 +100,12 @@ impl State {
             seq: 0,
             reported_at: Timestamp(0),
             list_at: now,
+            listed_at: now,
             listing_now: false,
             sweep_at: now + SWEEP_EVERY,
             give_up_at: None,
+            work_ended_at: now,
+            empty_list_at: None,
         }
     }
 
@@ -135,7 +149,12 @@ impl State {
     }
 
     /// Takes a container on that was found alive.
-    pub fn adopt(&mut self, found: &Found, correlation: String, now: Timestamp) -> watch::Sender<bool> {
+    pub fn adopt(
+        &mut self,
+        found: &Found,
+        correlation: String,
+        now: Timestamp,
+    ) -> watch::Sender<bool> {
         let record = RunnerRecord {
             id: found.runner,
             name: found.name.clone(),
@@ -230,6 +249,7 @@ impl State {
     }
 
     pub fn start_ended(&mut self, runner: RunnerId, end: Option<StartEnd>, now: Timestamp) {
+        self.work_ended_at = now;
         let Some(local) = self.agent.local.get_mut(&runner) else { return };
         local.work = None;
         local.not_before = now + RETRY_AFTER;
@@ -275,6 +295,7 @@ impl State {
     }
 
     pub fn retire_ended(&mut self, runner: RunnerId, end: RetireEnd, now: Timestamp) {
+        self.work_ended_at = now;
         let Some(local) = self.agent.local.get_mut(&runner) else { return };
         local.work = None;
         self.dirty = true;
@@ -308,7 +329,13 @@ impl State {
     }
 
     /// The container exited: the runner's life is over, its container is to be removed.
-    pub fn exited(&mut self, runner: RunnerId, code: i64, oom: bool, now: Timestamp) -> Option<ReapOrder> {
+    pub fn exited(
+        &mut self,
+        runner: RunnerId,
+        code: i64,
+        oom: bool,
+        now: Timestamp,
+    ) -> Option<ReapOrder> {
         self.settling.remove(&runner);
         let local = self.agent.local.get(&runner)?;
         if local.record.phase.is_terminal() || local.work.is_some() {
@@ -329,6 +356,7 @@ impl State {
     }
 
     pub fn reap_ended(&mut self, runner: RunnerId, result: Result<(), String>, now: Timestamp) {
+        self.work_ended_at = now;
         if let Some(local) = self.agent.local.get_mut(&runner) {
             local.work = None;
             if let Err(error) = result {
@@ -342,7 +370,8 @@ impl State {
         self.discarding.insert(container.clone())
     }
 
-    pub fn discard_ended(&mut self, container: &ContainerId) {
+    pub fn discard_ended(&mut self, container: &ContainerId, now: Timestamp) {
+        self.work_ended_at = now;
         self.discarding.remove(container);
     }
 
@@ -358,20 +387,23 @@ impl State {
     pub fn prune(&mut self, assignment: &Assignment) {
         let agent = &mut self.agent;
         agent.refused.retain(|id, _| assignment.runners.contains_key(id));
-        agent.spent.retain(|id| {
-            agent.local.contains_key(id) || assignment.runners.contains_key(id)
-        });
+        agent
+            .spent
+            .retain(|id| agent.local.contains_key(id) || assignment.runners.contains_key(id));
     }
 
     /// Begins to stop: by draining or by leaving everything as it is.
     pub fn stop(&mut self, shutdown: Shutdown, now: Timestamp) {
         self.agent.stopping = if shutdown.drain { Stopping::Drain } else { Stopping::Detach };
         self.give_up_at = Some(now + shutdown.timeout);
+        // Only a list from now on proves that nothing is left.
+        self.work_ended_at = now;
+        self.listed_at = Timestamp(0);
         self.dirty = true;
     }
 
-    /// Whether the loop may end: nothing is under way and, when draining, nothing lives
-    /// or the time for it is over.
+    /// Whether the loop may end: nothing is under way and, when draining, Docker itself has
+    /// said since that no container is left, or the time for it is over.
     #[must_use]
     pub fn may_stop(&self, now: Timestamp) -> bool {
         let Some(give_up_at) = self.give_up_at else { return false };
@@ -381,7 +413,8 @@ impl State {
             Stopping::No => false,
             Stopping::Detach => !working || now >= give_up_at,
             Stopping::Drain => {
-                (!working && !living && self.discarding.is_empty()) || now >= give_up_at
+                let empty = self.empty_list_at.is_some_and(|at| at >= self.work_ended_at);
+                (!working && !living && empty) || now >= give_up_at
             }
         }
     }
@@ -389,11 +422,15 @@ impl State {
     /// Whether a list is due.
     #[must_use]
     pub fn list_due(&self, now: Timestamp) -> bool {
-        !self.listing_now && now >= self.list_at
+        let look_again = self.agent.stopping == Stopping::Drain
+            && self.empty_list_at.is_none_or(|at| at < self.work_ended_at)
+            && now >= self.listed_at + LIST_SOON;
+        !self.listing_now && (now >= self.list_at || look_again)
     }
 
     pub fn listing_begun(&mut self, now: Timestamp) {
         self.listing_now = true;
+        self.listed_at = now;
         self.list_at = now + LIST_EVERY;
     }
 
@@ -428,9 +465,9 @@ impl State {
             listing.containers.iter().map(|found| (found.runner, found)).collect();
         let mut refollow = Vec::new();
         for (id, local) in &mut self.agent.local {
-            let alive = present.get(id).is_some_and(|f| {
-                f.state == crate::fleet::converge::FoundState::Alive
-            });
+            let alive = present
+                .get(id)
+                .is_some_and(|f| f.state == crate::fleet::converge::FoundState::Alive);
             if present.contains_key(id) {
                 local.missing = 0;
             } else if local.record.phase.since() < listing.begun_at {
@@ -447,6 +484,8 @@ impl State {
                 refollow.push((*id, container, handle.running.clone()));
             }
         }
+        self.empty_list_at =
+            listing.containers.is_empty().then_some(listing.begun_at).or(self.empty_list_at);
         self.listing = Some(listing);
         if !std::mem::replace(&mut self.adopted, true) {
             self.dirty = true;

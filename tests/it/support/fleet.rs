@@ -36,11 +36,11 @@ impl Fleet {
         let engine = RealEngine::prepare(Some(executable), &mark, max_runners).await.unwrap();
         let (gateway, bridge) = engine.place().unwrap();
         let listen = format!("{gateway}:0");
-        let args = ["sim", "github", "--token", TOKEN, "--listen", &listen, "--bind-device", bridge]
-            .map(str::to_owned);
+        let args =
+            ["sim", "github", "--token", TOKEN, "--listen", &listen, "--bind-device", bridge]
+                .map(str::to_owned);
         let output = Output { ready_field: "listening", log: None };
-        let (github, github_url) =
-            Program::start(executable, &args, &[], output).await.unwrap();
+        let (github, github_url) = Program::start(executable, &args, &[], output).await.unwrap();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self {
             engine,

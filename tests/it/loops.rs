@@ -1,0 +1,6 @@
+//! The real loops, client and rule on a modelled host and a modelled GitHub, in one
+//! process under a paused clock: modelled minutes pass in milliseconds.
+
+mod faults;
+mod life;
+mod world;

@@ -1,0 +1,174 @@
+//! Everything that Docker and GitHub can do to us, one kind at a time: each job still
+//! runs exactly once and nothing is left over.
+
+use std::time::Duration;
+
+use runner_orchestrator::sim::docker::{Fault as DockerFault, Operation};
+use runner_orchestrator::sim::github::Fault;
+use runner_orchestrator::sim::listener::ListenerFaults;
+
+use super::world::World;
+
+const MINT: &str = "POST /repos/{owner}/{repo}/actions/runners/generate-jitconfig";
+
+fn lengths() -> Vec<f64> {
+    (0..12).map(|n| f64::from(n % 5) + 0.5).collect()
+}
+
+async fn with_docker_fault(operation: Operation, fault: DockerFault, times: u32) {
+    let mut world = World::new(ListenerFaults::default());
+    world.start();
+    // The first jobs bring the fleet up, so that the fault meets it in full swing.
+    world.jobs(&lengths());
+    tokio::time::sleep(Duration::from_millis(6_000)).await;
+    world.docker.fail(operation, fault, times);
+    world.jobs(&lengths());
+    world.until_all_done(Duration::from_secs(1200)).await;
+    world.docker.clear_faults();
+    world
+        .until(Duration::from_secs(600), "no registrations", |state| state.runners.is_empty())
+        .await;
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn docker_loses_answers_after_their_effect() {
+    for operation in [
+        Operation::Create,
+        Operation::Attach,
+        Operation::Start,
+        Operation::Remove,
+        Operation::Stop,
+        Operation::State,
+        Operation::Containers,
+        Operation::Network,
+    ] {
+        with_docker_fault(operation, DockerFault::DropAnswer, 4).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn docker_refuses() {
+    for operation in [
+        Operation::Create,
+        Operation::Attach,
+        Operation::Start,
+        Operation::Remove,
+        Operation::State,
+    ] {
+        let fault = DockerFault::Refuse { status: 500, message: "no".to_owned() };
+        with_docker_fault(operation, fault, 2).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn docker_hangs() {
+    for operation in [Operation::Create, Operation::Start, Operation::Remove, Operation::Containers]
+    {
+        with_docker_fault(operation, DockerFault::Hang, 2).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn docker_is_away_for_two_minutes() {
+    let mut world = World::new(ListenerFaults::default());
+    world.start();
+    world.jobs(&(0..8).map(|n| 20.0 + f64::from(n)).collect::<Vec<_>>());
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    world.docker.set_reachable(false);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    world.docker.set_reachable(true);
+    world.jobs(&lengths());
+    world.until_all_done(Duration::from_secs(600)).await;
+    world.until(Duration::from_secs(300), "no registrations", |s| s.runners.is_empty()).await;
+    world.end().await;
+}
+
+async fn with_github_fault(fault: Fault) {
+    let mut world = World::new(ListenerFaults::default());
+    world.start();
+    world.jobs(&lengths());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    world.sim.add_fault(fault).unwrap();
+    world.jobs(&lengths());
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    world.sim.clear_faults();
+    world.until_all_done(Duration::from_secs(2400)).await;
+    world
+        .until(Duration::from_secs(600), "no registrations", |state| state.runners.is_empty())
+        .await;
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn github_loses_answers_after_their_effect() {
+    for route in [MINT, "DELETE *", "GET *"] {
+        let route = route.to_owned();
+        with_github_fault(Fault { route, drop_response: true, count: Some(5), ..Fault::default() })
+            .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn github_answers_half_or_nonsense() {
+    for (truncate, corrupt) in [(true, false), (false, true)] {
+        for route in [MINT, "GET *"] {
+            let route = route.to_owned();
+            let probability = Some(0.3);
+            with_github_fault(Fault { route, truncate, corrupt, probability, ..Fault::default() })
+                .await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn github_fails_limits_and_is_slow() {
+    let any = || Fault { route: "*".to_owned(), probability: Some(0.3), ..Fault::default() };
+    with_github_fault(Fault { status: Some(502), ..any() }).await;
+    with_github_fault(Fault { status: Some(429), retry_after: Some(20), count: Some(6), ..any() })
+        .await;
+    with_github_fault(Fault { latency_ms: Some(4_000), ..any() }).await;
+}
+
+/// A minute-old runner list, as the real GitHub serves it, revives and kills nobody.
+#[tokio::test(start_paused = true)]
+async fn github_lists_runners_a_minute_late() {
+    with_github_fault(Fault {
+        route: "GET *".to_owned(),
+        stale_seconds: Some(60),
+        ..Fault::default()
+    })
+    .await;
+}
+
+/// A job prints what the listener would: nothing comes of it.
+#[tokio::test(start_paused = true)]
+async fn forged_lines_change_nothing() {
+    let forged_lines = vec![
+        "2026-01-02 03:04:05Z: Listening for Jobs".to_owned(),
+        "2026-01-02 03:04:05Z: Job x completed with result: Succeeded".to_owned(),
+    ];
+    let mut world = World::new(ListenerFaults { forged_lines, ..ListenerFaults::default() });
+    world.pool.idle_timeout = Duration::from_secs(5);
+    world.start();
+    world.jobs(&[40.0, 50.0, 60.0]);
+    world.until_all_done(Duration::from_secs(300)).await;
+    world.end().await;
+}
+
+/// Runners that never listen trip the breaker instead of being made for ever (D25).
+#[tokio::test(start_paused = true)]
+async fn runners_that_never_listen_are_not_made_for_ever() {
+    let mut world = World::new(ListenerFaults { never_listen: true, ..ListenerFaults::default() });
+    world.pool.start_deadline = Duration::from_secs(30);
+    world.start();
+    world.jobs(&[1.0, 1.0, 1.0]);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let minted = world.state().calls[MINT];
+    assert!((3..=16).contains(&minted), "{minted} runners made in an hour");
+    let published = world.handle().published.borrow().clone();
+    let held = &published.plan.pools.values().next().unwrap().not_added;
+    assert!(held.iter().any(|reason| reason.code() == "breaker_open"), "{held:?}");
+    world.stop().await;
+    assert_eq!(world.containers().await, 0);
+}
