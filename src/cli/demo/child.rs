@@ -94,6 +94,12 @@ impl Program {
         Ok((Self { child, _drains: drains }, value))
     }
 
+    /// Its process id; `None` once it has been waited for.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// kill -9.
     pub async fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill().await.context("could not kill a child process")
