@@ -5,6 +5,7 @@
 mod it {
     mod architecture;
     mod config;
+    mod deploy;
     mod docker;
     mod kill_points;
     mod loops;
