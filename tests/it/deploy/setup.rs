@@ -23,9 +23,11 @@ fn scripts_have_nothing_that_shellcheck_warns_of() {
 #[test]
 fn set_up_again_is_silent() {
     let setup = checkout().join("tests/setup.sh");
-    for what in ["demo", "test"] {
-        assert_eq!(ending(command(&setup).arg(what)), (Some(0), String::new()));
-    }
+    assert_eq!(ending(command(&setup).arg("demo")), (Some(0), String::new()));
+    let (code, said) = ending(command(&setup).arg("test"));
+    // Where the newest Compose cannot be had, that is said every time.
+    let silent = |line: &str| line.starts_with("setup: the Compose file is tested with ");
+    assert!(code == Some(0) && said.lines().all(silent), "{said}");
 }
 
 #[test]
@@ -61,8 +63,11 @@ fn without_rights_it_says_what_to_run() {
     bare(dir.path(), &["dirname", "id", "sort"]);
     let (code, said) = as_nobody(dir.path(), "test", "");
     assert_eq!(code, Some(1), "{said}");
-    let command = "run as root: apt-get install gcc ";
-    assert!(said.contains(command) && said.contains(" busybox-static "), "{said}");
+    let packages = said.split_once("run as root: apt-get install ").unwrap().1.trim();
+    let packages: Vec<&str> = packages.split(' ').collect();
+    let among = ["busybox-static", "debootstrap", "gcc", "prometheus"];
+    assert!(among.iter().all(|package| packages.contains(package)), "{said}");
+    assert!(packages.is_sorted_by(|one, next| one < next), "each once: {said}");
 }
 
 /// The demo needs no engine and goes on; the tests do not.
