@@ -63,6 +63,15 @@ pub struct ScalingConfig {
     pub manual_boost_ttl: Duration,
 }
 
+/// The engine's address alone, for tools that need no other setting.
+#[must_use]
+pub fn docker_host() -> Option<String> {
+    let sources = Sources::from_process().ok()?;
+    let prefixed = format!("{PREFIX}DOCKER_HOST");
+    let set = |name: &str| sources.env.get(name).filter(|value| !value.is_empty()).cloned();
+    set(&prefixed).or_else(|| set("DOCKER_HOST"))
+}
+
 impl Config {
     /// Reads the environment of this process and the `.env` of its working directory.
     ///

@@ -8,6 +8,7 @@ mod events;
 mod image;
 pub(crate) mod labels;
 pub(crate) mod logs;
+mod measured;
 mod network;
 mod probe;
 mod spec;
@@ -29,6 +30,7 @@ use crate::fleet::pool::Resources;
 use crate::fleet::time::Timestamp;
 
 pub use engine::BollardDocker;
+pub use measured::MeasuredDocker;
 pub use probe::{Probe, ProbeSpec};
 pub use subnet::Supernet;
 

@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod docker;
 pub mod github;
+pub mod http;
 pub mod image;
 pub mod listener;
 pub mod program;

@@ -3,12 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod it {
+    mod api;
     mod architecture;
     mod config;
     mod deploy;
     mod docker;
     mod kill_points;
     mod loops;
+    mod properties;
+    mod scenarios;
     mod sim_github;
     pub(crate) mod support;
+    mod telemetry;
 }

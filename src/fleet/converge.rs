@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::host::{Assigned, Assignment};
 use super::id::{BootId, ContainerId, HostId, PoolName, RunnerId, RunnerName};
 use super::reason::{Reason, Refusal};
-use super::runner::{RunnerPhase, RunnerRecord};
+use super::runner::{Failure, RunnerPhase, RunnerRecord};
 use super::time::Timestamp;
 
 /// An assignment read longer ago than this starts nothing: the leader may have given the
@@ -53,7 +53,7 @@ pub struct Local {
     pub work: Option<Work>,
     /// The report that first carried its end.
     pub end_reported: Option<u64>,
-    /// Lists in a row that lacked its container.
+    /// Lists in a row that lacked its container, the one being compared included.
     pub missing: u8,
     /// After a failed attempt to remove it: not before then.
     pub not_before: Timestamp,
@@ -127,38 +127,40 @@ pub fn converge(
     now: Timestamp,
 ) -> Vec<Action> {
     let mut actions = Vec::new();
-    take_on(&mut actions, agent, assignment, read_at, now);
+    // A frozen fleet is watched and reported, and otherwise left as it is.
+    let may_start = !assignment.frozen && now.since(read_at) <= ASSIGNMENT_FRESH;
+    if may_start {
+        take_on(&mut actions, agent, assignment);
+    }
+    // What its container shows goes before what was ordered: one that has exited or is gone
+    // needs no removal any more.
+    let mut settled = BTreeSet::new();
+    if let Some(listing) = listing {
+        settled = compare(&mut actions, agent, listing, assignment.frozen, now);
+    }
     for (id, local) in &agent.local {
         if local.record.phase.is_terminal() {
             if local.work.is_none() && is_acknowledged(local, assignment, agent.boot) {
                 actions.push(Action::Forget(*id));
             }
+        } else if settled.contains(id) {
+            // Its end is being reported.
         } else if let Some((reason, force)) = wanted_gone(agent, assignment, local) {
             retire(&mut actions, local, reason, force, now);
         } else if local.work.is_none()
             && matches!(local.record.phase, RunnerPhase::Accepted { .. })
+            && may_start
+            && agent.stopping == Stopping::No
             && agent.docker_up
         {
             actions.push(Action::Start(*id));
         }
     }
-    if let Some(listing) = listing {
-        compare(&mut actions, agent, listing, now);
-    }
     actions
 }
 
 /// New ids of the assignment: accepted in order, as far as there is room.
-fn take_on(
-    actions: &mut Vec<Action>,
-    agent: &Agent,
-    assignment: &Assignment,
-    read_at: Timestamp,
-    now: Timestamp,
-) {
-    if now.since(read_at) > ASSIGNMENT_FRESH {
-        return;
-    }
+fn take_on(actions: &mut Vec<Action>, agent: &Agent, assignment: &Assignment) {
     let mut occupied =
         agent.local.values().filter(|local| !local.record.phase.is_terminal()).count();
     for assigned in assignment.runners.values() {
@@ -169,12 +171,11 @@ fn take_on(
         if known || ordered_gone || assigned.boot != agent.boot {
             continue;
         }
-        match refusal(agent, assigned, occupied) {
-            Some(refusal) => actions.push(Action::Refuse { runner: assigned.id, refusal }),
-            None => {
-                occupied += 1;
-                actions.push(Action::Accept(Box::new(assigned.clone())));
-            }
+        if let Some(refusal) = refusal(agent, assigned, occupied) {
+            actions.push(Action::Refuse { runner: assigned.id, refusal });
+        } else {
+            occupied += 1;
+            actions.push(Action::Accept(Box::new(assigned.clone())));
         }
     }
 }
@@ -206,6 +207,9 @@ fn is_acknowledged(local: &Local, assignment: &Assignment, boot: BootId) -> bool
 /// Whether a living runner shall go, and whether its job counts for nothing. A running
 /// one goes only by force.
 fn wanted_gone(agent: &Agent, assignment: &Assignment, local: &Local) -> Option<(Reason, bool)> {
+    if assignment.frozen {
+        return None;
+    }
     let running = matches!(local.record.phase, RunnerPhase::Running { .. });
     if let Some(order) = assignment.retire.get(&local.record.id)
         && (!running || order.force)
@@ -215,13 +219,7 @@ fn wanted_gone(agent: &Agent, assignment: &Assignment, local: &Local) -> Option<
     (agent.stopping == Stopping::Drain && !running).then_some((Reason::ShuttingDown, false))
 }
 
-fn retire(
-    actions: &mut Vec<Action>,
-    local: &Local,
-    reason: Reason,
-    force: bool,
-    now: Timestamp,
-) {
+fn retire(actions: &mut Vec<Action>, local: &Local, reason: Reason, force: bool, now: Timestamp) {
     let runner = local.record.id;
     let blocked = local.record.retire_blocked_until.is_some_and(|until| now < until);
     match local.work {
@@ -235,24 +233,35 @@ fn retire(
     }
 }
 
-/// Containers against records.
-fn compare(actions: &mut Vec<Action>, agent: &Agent, listing: &Listing, now: Timestamp) {
+/// Containers against records. Returns the runners whose end it has found.
+fn compare(
+    actions: &mut Vec<Action>,
+    agent: &Agent,
+    listing: &Listing,
+    frozen: bool,
+    now: Timestamp,
+) -> BTreeSet<RunnerId> {
     let mut present = BTreeSet::new();
+    let mut settled = BTreeSet::new();
     for found in &listing.containers {
         present.insert(found.runner);
         match agent.local.get(&found.runner) {
-            None => actions.push(match found.state {
-                FoundState::Alive => Action::Adopt(found.clone()),
-                FoundState::NeverStarted | FoundState::Exited => Action::Discard(found.clone()),
-            }),
+            None => match found.state {
+                FoundState::Alive => actions.push(Action::Adopt(found.clone())),
+                FoundState::NeverStarted | FoundState::Exited if !frozen => {
+                    actions.push(Action::Discard(found.clone()));
+                }
+                FoundState::NeverStarted | FoundState::Exited => {}
+            },
             Some(local) if local.work.is_some() => {}
             Some(local) if local.record.phase.is_terminal() => {
-                if now >= local.not_before {
+                if now >= local.not_before && !frozen && may_discard(local, found.state) {
                     actions.push(Action::Discard(found.clone()));
                 }
             }
             Some(local) => {
                 if found.state == FoundState::Exited {
+                    settled.insert(local.record.id);
                     actions.push(Action::Reap(local.record.id));
                 }
             }
@@ -263,8 +272,28 @@ fn compare(actions: &mut Vec<Action>, agent: &Agent, listing: &Listing, now: Tim
             && local.record.container.is_some()
             && !local.record.phase.is_terminal()
             && local.record.phase.since() < listing.begun_at;
-        if should_be_there && !present.contains(id) && local.missing + 1 >= LISTS_UNTIL_LOST {
+        if should_be_there && !present.contains(id) && local.missing >= LISTS_UNTIL_LOST {
+            settled.insert(*id);
             actions.push(Action::ReportLost(*id));
         }
     }
+    settled
+}
+
+/// Whether the container of a runner whose life is over may simply go. One that is alive
+/// may only if its start failed before it was handed its configuration: one reported lost
+/// that shows up again may be busy, and is adopted once its report is taken in.
+fn may_discard(local: &Local, state: FoundState) -> bool {
+    state != FoundState::Alive
+        || matches!(
+            local.record.phase,
+            RunnerPhase::Failed {
+                failure: Failure::Create { .. }
+                    | Failure::Start { .. }
+                    | Failure::Attach { .. }
+                    | Failure::Mint { .. }
+                    | Failure::HandOver { .. },
+                ..
+            }
+        )
 }

@@ -48,6 +48,9 @@ pub struct Assignment {
     /// The newest report of the host the leader has taken in, as `(boot, seq)`: ends
     /// reported up to there need not be reported again.
     pub seen: Option<(BootId, u64)>,
+    /// An operator has frozen the fleet: nothing is started, nothing is removed.
+    #[serde(default)]
+    pub frozen: bool,
 }
 
 /// One runner that shall exist on a host.

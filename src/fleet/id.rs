@@ -145,7 +145,8 @@ impl ClusterMark {
     #[must_use]
     pub fn derive(cluster_name: &str) -> Self {
         let digest = Sha256::digest(cluster_name.as_bytes());
-        Self(digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect())
+        let [a, b, c, ..]: [u8; 32] = digest.into();
+        Self(format!("{a:02x}{b:02x}{c:02x}"))
     }
 }
 

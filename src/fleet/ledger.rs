@@ -4,18 +4,20 @@
 //! the hosts, and only then removes anything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::demand::DemandBook;
 use super::host::{HostRecord, Liveness};
-use super::id::{HostId, IntentId, PoolName, RunnerId, RunnerName};
+use super::id::{BootId, HostId, IntentId, PoolName, RunnerId, RunnerName};
 use super::intent::Operator;
 use super::policy::Policy;
 use super::pool::Pool;
 use super::reason::Reason;
 use super::registration::{RegistrationBook, ScopeReading};
-use super::runner::RunnerPhase;
+use super::runner::{RunnerPhase, RunnerRecord};
 use super::time::Timestamp;
 
 /// The leader's memory.
@@ -30,6 +32,13 @@ pub struct Ledger {
     pub retired: Vec<(PoolName, Timestamp)>,
     /// The newest report of each host and when the leader first saw it.
     pub heard: BTreeMap<HostId, Heard>,
+    /// The last report of each host heard of. What counts when its record vanishes from
+    /// the store: a lost record is no proof that the containers are gone.
+    #[serde(skip)]
+    pub remembered: BTreeMap<HostId, Arc<HostRecord>>,
+    /// When this leader took its first look: a host it never heard of is given the time
+    /// to report before it is called lost.
+    began_at: Option<Timestamp>,
     /// Runners of every pool last seen in `running`, so that an edge is counted once.
     running: BTreeSet<RunnerId>,
     /// Runner ids whose end was counted, by host.
@@ -54,6 +63,7 @@ pub struct Totals {
 /// When a host's newest report reached the leader, by the leader's clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Heard {
+    pub boot: BootId,
     pub seq: u64,
     pub at: Timestamp,
 }
@@ -64,6 +74,7 @@ pub struct Breaker {
     /// Failures without a success between them.
     pub failures: u32,
     pub open_until: Option<Timestamp>,
+    pub failed_at: Option<Timestamp>,
     /// The last failure in words.
     pub last: Option<String>,
 }
@@ -71,6 +82,7 @@ pub struct Breaker {
 impl Breaker {
     fn failed(&mut self, what: String, policy: &Policy, now: Timestamp) {
         self.failures += 1;
+        self.failed_at = Some(now);
         self.last = Some(what);
         if self.failures >= policy.breaker_failures {
             let doublings = (self.failures - policy.breaker_failures).min(16);
@@ -80,10 +92,6 @@ impl Breaker {
                 .min(policy.breaker_backoff_max);
             self.open_until = Some(now + wait);
         }
-    }
-
-    fn succeeded(&mut self) {
-        *self = Self::default();
     }
 
     /// Open: nothing is started. Half-open (its time has passed, the failures stand):
@@ -109,43 +117,85 @@ impl Ledger {
         policy: &Policy,
         now: Timestamp,
     ) {
-        for (host, record) in records {
-            let heard = self.heard.get(host);
-            if heard.is_none_or(|heard| heard.seq != record.seq) {
-                self.heard.insert(*host, Heard { seq: record.seq, at: now });
-            }
-        }
-        self.heard.retain(|host, _| records.contains_key(host));
+        self.hear(records, policy, now);
         for record in records.values() {
             for runner in record.runners.values() {
-                let ran = matches!(
-                    runner.phase,
-                    RunnerPhase::Running { .. } | RunnerPhase::Ended { ran_job: Some(true), .. }
-                );
-                if ran && !runner.adopted && self.running.insert(runner.id) {
-                    let at = runner.phase.since().min(now);
-                    self.demand.runner_took_job(runner.id, runner.pool.clone(), at);
-                    self.use_boost(operator, &runner.pool);
-                }
-                if matches!(runner.phase, RunnerPhase::Listening { .. }) {
-                    self.breakers.entry(runner.pool.clone()).or_default().succeeded();
-                }
-                if runner.phase.is_terminal() && self.counted.insert(runner.id) {
-                    self.ended.insert(runner.name.clone(), now);
-                    self.count_end(&runner.pool, &runner.phase, policy, now);
-                }
+                self.absorb_runner(runner, operator, policy, now);
             }
         }
-        let known: BTreeSet<RunnerId> =
-            records.values().flat_map(|record| record.runners.keys().copied()).collect();
+        let known: BTreeSet<RunnerId> = records
+            .values()
+            .chain(self.remembered.values().map(|record| &**record))
+            .flat_map(|record| record.runners.keys().copied())
+            .collect();
         self.running.retain(|id| known.contains(id));
         self.counted.retain(|id| known.contains(id));
         self.ended.retain(|_, at| now.since(*at) <= policy.ended_memory);
         self.retired.retain(|(_, at)| now.since(*at) < policy.brake_window);
     }
 
-    fn use_boost(&mut self, operator: &Operator, pool: &PoolName) {
+    /// Notes which hosts have reported anew, and keeps each one's last report.
+    fn hear(&mut self, records: &BTreeMap<HostId, HostRecord>, policy: &Policy, now: Timestamp) {
+        self.began_at.get_or_insert(now);
+        for (host, record) in records {
+            let heard = self.heard.get(host);
+            if heard.is_none_or(|heard| (heard.boot, heard.seq) != (record.boot, record.seq)) {
+                let heard = Heard { boot: record.boot, seq: record.seq, at: now };
+                self.heard.insert(*host, heard);
+                self.remembered.insert(*host, Arc::new(record.clone()));
+            }
+        }
+        self.heard.retain(|host, heard| {
+            records.contains_key(host) || now.since(heard.at) < policy.host_memory
+        });
+        self.remembered.retain(|host, _| self.heard.contains_key(host));
+    }
+
+    fn absorb_runner(
+        &mut self,
+        runner: &RunnerRecord,
+        operator: &Operator,
+        policy: &Policy,
+        now: Timestamp,
+    ) {
+        let ran = matches!(
+            runner.phase,
+            RunnerPhase::Running { .. } | RunnerPhase::Ended { ran_job: Some(true), .. }
+        );
+        if ran && !runner.adopted && self.running.insert(runner.id) {
+            let at = runner.phase.since().min(now);
+            self.demand.runner_took_job(runner.id, runner.pool.clone(), at);
+            self.use_boost(operator, &runner.pool, at, policy);
+            self.breakers.remove(&runner.pool);
+        }
+        if let RunnerPhase::Listening { since } = runner.phase {
+            self.prove_start(&runner.pool, since, policy, now);
+        }
+        if runner.phase.is_terminal() && self.counted.insert(runner.id) {
+            self.ended.insert(runner.name.clone(), now);
+            self.count_end(&runner.pool, &runner.phase, policy, now);
+        }
+    }
+
+    /// A runner that came to listen after the last failure, and still does, shows that
+    /// starting works again. One that listened all along shows nothing.
+    fn prove_start(&mut self, pool: &PoolName, since: Timestamp, policy: &Policy, now: Timestamp) {
+        let proven = self.breakers.get(pool).is_some_and(|breaker| {
+            breaker.failed_at.is_none_or(|failed_at| since > failed_at)
+                && now.since(since) >= policy.breaker_proof
+        });
+        if proven {
+            self.breakers.remove(pool);
+        }
+    }
+
+    /// A job that began before the boost was given, as a new leader may learn it late,
+    /// does not use it.
+    fn use_boost(&mut self, operator: &Operator, pool: &PoolName, at: Timestamp, policy: &Policy) {
         for boost in operator.boosts.iter().filter(|boost| boost.pool == *pool) {
+            if at < boost.expires_at - policy.boost_ttl {
+                continue;
+            }
             let used = self.boosts_used.entry(boost.intent).or_default();
             if *used < boost.left {
                 *used += 1;
@@ -154,29 +204,23 @@ impl Ledger {
         }
     }
 
-    fn count_end(
-        &mut self,
-        pool: &PoolName,
-        phase: &RunnerPhase,
-        policy: &Policy,
-        now: Timestamp,
-    ) {
-        let breaker = self.breakers.entry(pool.clone()).or_default();
+    fn count_end(&mut self, pool: &PoolName, phase: &RunnerPhase, policy: &Policy, now: Timestamp) {
+        let failed = match phase {
+            RunnerPhase::Failed { failure, .. } => Some(failure.code()),
+            RunnerPhase::Retired {
+                reason: reason @ (Reason::StartDeadlineMissed { .. } | Reason::DeniedByGitHub),
+                ..
+            } => Some(reason.code()),
+            _ => None,
+        };
+        if let Some(what) = failed {
+            let breaker = self.breakers.entry(pool.clone()).or_default();
+            breaker.failed(what.to_owned(), policy, now);
+        }
         match phase {
-            RunnerPhase::Ended { .. } => {
-                self.totals.ended += 1;
-                breaker.succeeded();
-            }
-            RunnerPhase::Failed { failure, .. } => {
-                self.totals.failed += 1;
-                breaker.failed(failure.code().to_owned(), policy, now);
-            }
-            RunnerPhase::Retired { reason, .. } => {
-                self.totals.retired += 1;
-                if matches!(reason, Reason::StartDeadlineMissed { .. } | Reason::DeniedByGitHub) {
-                    breaker.failed(reason.code().to_owned(), policy, now);
-                }
-            }
+            RunnerPhase::Ended { .. } => self.totals.ended += 1,
+            RunnerPhase::Failed { .. } => self.totals.failed += 1,
+            RunnerPhase::Retired { .. } => self.totals.retired += 1,
             RunnerPhase::Lost { .. } => self.totals.lost += 1,
             RunnerPhase::Expired { .. } => self.totals.expired += 1,
             _ => {}
@@ -200,12 +244,43 @@ impl Ledger {
         self.registrations.read(reading, mark, &expected, policy);
     }
 
+    /// Marks jobs that GitHub does not give to runners that could take them: those that
+    /// listen, are not leaving, are not denied by GitHub, and whose host is heard of.
+    pub fn mark_unassigned(
+        &mut self,
+        pools: &BTreeMap<PoolName, Pool>,
+        records: &BTreeMap<HostId, HostRecord>,
+        policy: &Policy,
+        now: Timestamp,
+    ) {
+        let mut longest: BTreeMap<PoolName, Timestamp> = BTreeMap::new();
+        for (host, record) in records {
+            if self.liveness(host, policy, now) != Liveness::Live {
+                continue;
+            }
+            for runner in record.runners.values() {
+                let RunnerPhase::Listening { since } = runner.phase else { continue };
+                let leaving = runner.retiring.is_some();
+                if leaving || self.registrations.denies(&runner.name, since, policy) {
+                    continue;
+                }
+                let entry = longest.entry(runner.pool.clone()).or_insert(since);
+                *entry = (*entry).min(since);
+            }
+        }
+        self.demand.mark_unassigned(pools, &longest, policy, now);
+    }
+
     /// How a host stands, by how long ago its last new report arrived here.
     #[must_use]
     pub fn liveness(&self, host: &HostId, policy: &Policy, now: Timestamp) -> Liveness {
-        match self.heard.get(host).map(|heard| now.since(heard.at)) {
-            Some(silence) if silence < policy.suspect_after => Liveness::Live,
-            Some(silence) if silence < policy.lost_after => Liveness::Suspect,
+        let Some(heard) = self.heard.get(host) else {
+            let waited = self.began_at.map_or(Duration::ZERO, |began_at| now.since(began_at));
+            return if waited < policy.lost_after { Liveness::Suspect } else { Liveness::Lost };
+        };
+        match now.since(heard.at) {
+            silence if silence < policy.suspect_after => Liveness::Live,
+            silence if silence < policy.lost_after => Liveness::Suspect,
             _ => Liveness::Lost,
         }
     }
@@ -222,7 +297,12 @@ impl Ledger {
 /// `max(2, 20 %)` of the pool's present size.
 #[must_use]
 pub fn brake_per_minute(size: u32, policy: &Policy) -> u32 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
-    let share = (f64::from(size) * policy.brake_share).ceil() as u32;
+    // A hair more than the product, so that 20 % of 35 is 7 whatever binary fractions say.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "small and positive"
+    )]
+    let share = (f64::from(size) * policy.brake_share + 1e-6).floor() as u32;
     share.max(policy.brake_floor)
 }

@@ -10,6 +10,16 @@
 pub enum Line {
     Listening,
     RunningJob,
+    Completed(JobResult),
+}
+
+/// What the listener said of the job. Only counted: a job can print the same line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JobResult {
+    Succeeded,
+    Failed,
+    Cancelled,
+    Unknown,
 }
 
 /// `2026-01-02 03:04:05Z: `
@@ -24,7 +34,13 @@ pub fn classify(line: &str) -> Option<Line> {
     } else if rest.starts_with("Running job: ") {
         Some(Line::RunningJob)
     } else {
-        None
+        let (_, result) = rest.rsplit_once(" completed with result: ")?;
+        Some(Line::Completed(match result.trim_end() {
+            "Succeeded" | "SucceededWithIssues" => JobResult::Succeeded,
+            "Failed" => JobResult::Failed,
+            "Canceled" => JobResult::Cancelled,
+            _ => JobResult::Unknown,
+        }))
     }
 }
 
@@ -47,10 +63,11 @@ mod tests {
         assert_eq!(classify(listening), Some(Line::Listening));
         let running = "2026-01-02 03:05:00Z: Running job: build";
         assert_eq!(classify(running), Some(Line::RunningJob));
+        let done = "2026-01-02 03:06:00Z: Job build completed with result: Canceled";
+        assert_eq!(classify(done), Some(Line::Completed(JobResult::Cancelled)));
         for other in [
             "Listening for Jobs",
             "[RUNNER 2026-01-02 03:04:05Z INFO Terminal] WRITE LINE: Listening for Jobs",
-            "2026-01-02 03:06:00Z: Job build completed with result: Succeeded",
             "2026-01-02 03:06:00Z: x Running job: forged",
             "",
             "2026-01-02 03:04:05Z:",

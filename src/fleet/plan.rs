@@ -9,6 +9,10 @@
 //! | which runner goes, and when none may | [`retire`] |
 //! | ends, missed deadlines, orphans | [`heal`] |
 //! | what operators asked for | [`wishes`] |
+//! | what is known of this turn, and what forbids a removal | [`turn`] |
+//!
+//! Whatever goes is settled first, then what must come instead: so a plan that is carried
+//! out asks for nothing more.
 //!
 //! Precedence: freeze, then drain and pause, host room, `MAX_RUNNERS`, breaker, brake,
 //! boost, floor, demand.
@@ -17,20 +21,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::demand::PoolDemand;
 use super::host::{Assigned, Assignment, RECORD_VERSION, Retirement};
-use super::id::{BootId, GitHubRunnerId, HostId, PoolName, RunnerId, RunnerName, Term};
+use super::id::{BootId, GitHubRunnerId, HostId, PoolName, RepoName, RunnerId, RunnerName, Term};
 use super::intent::{Operator, Outcome};
 use super::ledger::Ledger;
 use super::policy::Policy;
 use super::pool::Scope;
 use super::reason::Reason;
 use super::time::Timestamp;
-use super::view::{Count, Roster, View};
+use super::view::{Count, View};
 
 pub mod heal;
 pub mod place;
 pub mod retire;
 pub mod target;
+pub mod turn;
 pub mod wishes;
+
+use turn::Turn;
+use wishes::Asked;
 
 /// What shall change, and why. Empty lists mean: nothing needs to.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -46,6 +54,12 @@ pub struct Plan {
     /// The operator state, when it changes.
     pub operator: Option<Operator>,
     pub outcomes: Vec<Outcome>,
+    /// Hosts that must be told that the fleet is frozen, or no longer is.
+    pub freeze: BTreeMap<HostId, bool>,
+    /// The runners of `retire`, for look-up.
+    retiring: BTreeSet<RunnerId>,
+    /// How much of each pool's supply `retire` takes away.
+    leaving: BTreeMap<PoolName, u32>,
 }
 
 /// A runner to add.
@@ -94,6 +108,8 @@ pub struct PoolDecision {
     /// What was asked for and not done, and why.
     pub not_added: Vec<Reason>,
     pub unplaced: u32,
+    /// Of those, how many found every host full.
+    pub short_of_room: u32,
     /// Why idle surplus stays.
     pub kept: Vec<Reason>,
 }
@@ -105,53 +121,56 @@ pub type FreshIds<'a> = &'a mut dyn FnMut() -> RunnerId;
 /// order its parts were learnt in.
 #[must_use]
 pub fn plan(view: &View, policy: &Policy, fresh: FreshIds<'_>, now: Timestamp) -> Plan {
-    let roster = view.roster();
-    let turn = Turn { view, roster: &roster, policy, now };
-    let mut plan = Plan { pools: decisions(&turn), ..Plan::default() };
+    let mut roster = view.roster();
+    let release = heal::released(view, &roster, policy, now);
+    // What never lived counts no longer: its place is free in this very turn.
+    for release in &release {
+        roster.runners.remove(&release.runner);
+    }
+    let turn = Turn::new(view, &roster, policy, now);
+    let mut plan =
+        Plan { pools: decisions(&turn), release, seen: heal::seen(view), ..Plan::default() };
     let mut operator = wishes::carried_over(&turn);
     let asked = wishes::settle(&mut plan, &mut operator, &turn);
 
-    heal::release(&mut plan, &turn);
     if operator.frozen_since.is_some() {
         for decision in plan.pools.values_mut() {
             decision.not_added.push(Reason::Frozen);
             decision.kept.push(Reason::Frozen);
         }
+        // What would be wanted is still worked out, to be shown.
+        drop(target::needs(&mut plan, &turn, &operator, &Asked::default()));
         wishes::refuse(&mut plan, &asked, &Reason::Frozen, now);
     } else {
-        let needs = target::needs(&mut plan, &turn, &operator, &asked);
         heal::dead_and_denied(&mut plan, &turn);
-        retire::by_operator(&mut plan, &turn, &operator, &asked);
+        retire::by_operator(&mut plan, &turn, &mut operator, &asked);
+        let needs = target::needs(&mut plan, &turn, &operator, &asked);
         place::place(&mut plan, &turn, &operator, needs, fresh);
         wishes::answer_scale_up(&mut plan, &mut operator, &asked, policy, now);
         retire::idle_surplus(&mut plan, &turn, &operator);
         heal::orphans(&mut plan, &turn);
     }
+    plan.tell_frozen(view, operator.frozen_since.is_some());
     if operator != view.operator {
         plan.operator = Some(operator);
     }
     plan
 }
 
-/// What every clause looks at.
-#[derive(Clone, Copy, Debug)]
-pub struct Turn<'a> {
-    pub view: &'a View,
-    pub roster: &'a Roster<'a>,
-    pub policy: &'a Policy,
-    pub now: Timestamp,
-}
-
 fn decisions(turn: &Turn<'_>) -> BTreeMap<PoolName, PoolDecision> {
-    let counts = turn.roster.count(turn.view, turn.policy, turn.now);
-    let mut demand = turn.view.ledger.demand.by_pool(&turn.view.pools, turn.now);
-    turn.view
-        .pools
-        .keys()
-        .map(|name| {
+    let view = turn.view;
+    let counts = turn.roster.count(view, turn.policy, turn.now);
+    let mut demand = view.ledger.demand.by_pool(&view.pools, turn.policy, turn.now);
+    let left_out: Vec<&RepoName> = view.ledger.demand.left_out(turn.policy, turn.now).collect();
+    view.pools
+        .iter()
+        .map(|(name, pool)| {
+            // A queue that is no longer reckoned with is named at every decision.
+            let unread = left_out.iter().filter(|repo| pool.scope.covers(repo));
             let decision = PoolDecision {
                 count: counts.get(name).copied().unwrap_or_default(),
                 demand: demand.remove(name).unwrap_or_default(),
+                kept: unread.map(|repo| Reason::QueueUnread { repo: (*repo).clone() }).collect(),
                 ..PoolDecision::default()
             };
             (name.clone(), decision)
@@ -170,6 +189,7 @@ impl Plan {
             && self.deregister.is_empty()
             && self.operator.is_none()
             && self.outcomes.is_empty()
+            && self.freeze.is_empty()
     }
 
     /// The assignments that change, as they shall be. The store's fence adds nothing to
@@ -184,6 +204,7 @@ impl Plan {
             .chain(self.retire.iter().map(|order| order.host))
             .chain(self.release.iter().map(|release| release.host))
             .chain(self.seen.keys().copied())
+            .chain(self.freeze.keys().copied())
             .collect();
         for host in touched {
             let mut assignment = view.assignments.get(&host).cloned().unwrap_or_default();
@@ -201,6 +222,11 @@ impl Plan {
         for (host, seen) in &self.seen {
             if let Some(assignment) = changed.get_mut(host) {
                 assignment.seen = Some(*seen);
+            }
+        }
+        for (host, frozen) in &self.freeze {
+            if let Some(assignment) = changed.get_mut(host) {
+                assignment.frozen = *frozen;
             }
         }
         for placement in &self.place {
@@ -228,6 +254,31 @@ impl Plan {
     }
 
     fn is_retiring(&self, runner: RunnerId) -> bool {
-        self.retire.iter().any(|order| order.runner == runner)
+        self.retiring.contains(&runner)
+    }
+
+    fn order(&mut self, order: RetireOrder, turn: &Turn<'_>) {
+        if !self.retiring.insert(order.runner) {
+            return;
+        }
+        if turn.is_supply(order.runner) {
+            *self.leaving.entry(order.pool.clone()).or_default() += 1;
+        }
+        self.retire.push(order);
+    }
+
+    /// The supply of a pool after what this plan already retires.
+    fn supply_left(&self, pool: &PoolName) -> u32 {
+        let supply = self.pools.get(pool).map_or(0, |decision| decision.count.supply);
+        supply.saturating_sub(self.leaving.get(pool).copied().unwrap_or(0))
+    }
+
+    fn tell_frozen(&mut self, view: &View, frozen: bool) {
+        for host in view.hosts.keys().chain(view.assignments.keys()) {
+            let told = view.assignments.get(host).is_some_and(|assignment| assignment.frozen);
+            if told != frozen {
+                self.freeze.insert(*host, frozen);
+            }
+        }
     }
 }

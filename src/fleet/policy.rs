@@ -27,11 +27,17 @@ pub struct Policy {
     pub breaker_failures: u32,
     pub breaker_backoff: Duration,
     pub breaker_backoff_max: Duration,
+    /// A runner that has listened so long proves that starting works: one that would exit
+    /// without a job has done so by then.
+    pub breaker_proof: Duration,
     pub boost_ttl: Duration,
     /// Intents older than this, unserved by any leader, are refused.
     pub intent_ttl: Duration,
     pub suspect_after: Duration,
     pub lost_after: Duration,
+    /// How long a host whose record has vanished is remembered: until GitHub's list has
+    /// shown several times what became of its runners.
+    pub host_memory: Duration,
     /// Orphan registrations deleted in one turn, so that a clean-up never starves mints.
     pub orphan_deletes_per_turn: usize,
 }
@@ -52,10 +58,12 @@ impl Default for Policy {
             breaker_failures: 3,
             breaker_backoff: Duration::from_secs(30),
             breaker_backoff_max: Duration::from_secs(900),
+            breaker_proof: Duration::from_secs(60),
             boost_ttl: Duration::from_secs(900),
             intent_ttl: Duration::from_secs(60),
             suspect_after: Duration::from_secs(15),
             lost_after: Duration::from_secs(45),
+            host_memory: Duration::from_secs(600),
             orphan_deletes_per_turn: 10,
         }
     }

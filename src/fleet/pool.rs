@@ -1,6 +1,6 @@
 //! Pools: named sets of interchangeable runners, and which of them a job belongs to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ impl fmt::Display for Scope {
 }
 
 /// Labels, lower-cased: GitHub matches them without regard to case.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Labels(BTreeSet<String>);
 
@@ -119,21 +119,68 @@ pub struct Pool {
     pub revision: String,
 }
 
-/// The pool a job with these labels belongs to: the smallest label set that holds them
-/// all, then the higher priority, then the first name. `None`: no pool of ours serves it.
-#[must_use]
-pub fn route<'a>(labels: &Labels, pools: &'a BTreeMap<PoolName, Pool>) -> Option<&'a Pool> {
-    // A job without labels names a runner group instead: it is not for us to guess.
-    if labels.is_empty() {
-        return None;
+/// Finds the pool a job belongs to. Built once for many jobs: most of them ask for the same
+/// labels in the same few repositories.
+#[derive(Debug)]
+pub struct Router<'a> {
+    by_label: HashMap<&'a str, Vec<&'a Pool>>,
+    known: HashMap<(RepoName, Labels), Option<&'a Pool>>,
+}
+
+impl<'a> Router<'a> {
+    /// A router for these pools.
+    #[must_use]
+    pub fn new(pools: &'a BTreeMap<PoolName, Pool>) -> Self {
+        let mut by_label: HashMap<&str, Vec<&Pool>> = HashMap::new();
+        for pool in pools.values() {
+            for label in pool.labels.iter() {
+                by_label.entry(label).or_default().push(pool);
+            }
+        }
+        Self { by_label, known: HashMap::new() }
     }
-    pools.values().filter(|pool| labels.is_subset(&pool.labels)).min_by(|a, b| {
-        (a.labels.len(), -i64::from(a.priority), &a.name).cmp(&(
-            b.labels.len(),
-            -i64::from(b.priority),
-            &b.name,
-        ))
-    })
+
+    /// The pool whose scope holds the repository and whose labels hold all of the job's:
+    /// the smallest such label set, then the higher priority, then the first name. `None`:
+    /// no pool of ours serves it.
+    pub fn route(&mut self, repo: &RepoName, labels: &Labels) -> Option<&'a Pool> {
+        let key = (repo.clone(), labels.clone());
+        if let Some(known) = self.known.get(&key) {
+            return *known;
+        }
+        let found = self.find(repo, labels);
+        self.known.insert(key, found);
+        found
+    }
+
+    fn find(&self, repo: &RepoName, labels: &Labels) -> Option<&'a Pool> {
+        // A job without labels names a runner group instead: it is not for us to guess.
+        let with_rarest = labels
+            .iter()
+            .map(|label| self.by_label.get(label).map_or(&[][..], Vec::as_slice))
+            .min_by_key(|pools| pools.len())?;
+        with_rarest
+            .iter()
+            .copied()
+            .filter(|pool| labels.is_subset(&pool.labels) && pool.scope.covers(repo))
+            .min_by_key(|pool| (pool.labels.len(), -i64::from(pool.priority), &pool.name))
+    }
+}
+
+impl Scope {
+    /// Whether runners of this scope can take jobs of the repository. GitHub's names have no
+    /// regard to case.
+    #[must_use]
+    pub fn covers(&self, repo: &RepoName) -> bool {
+        let owner = || repo.split().map_or("", |(owner, _)| owner);
+        match self {
+            Self::Repo(own) => own.as_str().eq_ignore_ascii_case(repo.as_str()),
+            Self::Org(org) => org.eq_ignore_ascii_case(owner()),
+            Self::Enterprise { orgs, .. } => {
+                orgs.iter().any(|org| org.eq_ignore_ascii_case(owner()))
+            }
+        }
+    }
 }
 
 impl Scope {

@@ -191,7 +191,9 @@ impl fmt::Display for Reason {
             Self::NotAccepted { seconds } => {
                 write!(f, "the host did not accept it within {seconds} s")
             }
-            Self::HandedBack { refusal } => write!(f, "the host handed it back: {}", refusal.code()),
+            Self::HandedBack { refusal } => {
+                write!(f, "the host handed it back: {}", refusal.code())
+            }
             Self::HostLost { host } => write!(f, "host {host} is lost"),
             other => f.write_str(other.plain()),
         }
@@ -232,3 +234,50 @@ impl Reason {
         }
     }
 }
+
+/// Every reason's stable name, so that their metric series exist from the start.
+pub const REASON_CODES: &[&str] = &[
+    "below_minimum",
+    "below_min_idle",
+    "queued_jobs",
+    "waited_too_long",
+    "manual_scale_up",
+    "satisfied",
+    "below_up_threshold",
+    "at_maximum",
+    "no_host",
+    "hosts_full",
+    "image_missing",
+    "budget_short",
+    "breaker_open",
+    "paused",
+    "frozen",
+    "github_does_not_assign",
+    "idle_too_long",
+    "manual_scale_down",
+    "operator_delete",
+    "start_deadline_missed",
+    "denied_by_github",
+    "room_for_others",
+    "host_draining",
+    "pool_removed",
+    "shutting_down",
+    "within_idle_timeout",
+    "at_floor",
+    "queue_above_down_threshold",
+    "github_unreadable",
+    "queue_unread",
+    "host_unread",
+    "brake",
+    "mass_vanish",
+    "busy",
+    "not_listening",
+    "no_such_runner",
+    "not_accepted",
+    "handed_back",
+    "host_lost",
+    "earlier_boot",
+    "orphan_registration",
+    "never_started",
+    "superseded",
+];

@@ -57,8 +57,9 @@ pub struct RegistrationBook {
     /// Starts of the readings that showed a runner missing or offline, per runner name,
     /// first and last of an unbroken series.
     denials: BTreeMap<RunnerName, (Timestamp, Timestamp)>,
-    /// More than half of our registrations vanished at this reading.
-    vanished_at: Option<Timestamp>,
+    /// More than half of a scope's registrations vanished at once: those that have neither
+    /// come back nor ended since.
+    vanished: BTreeMap<RunnerName, Timestamp>,
 }
 
 impl RegistrationBook {
@@ -110,7 +111,8 @@ impl RegistrationBook {
     }
 
     /// Registrations that vanish one by one ended; when more than half of those of
-    /// *living* runners go in one reading, GitHub is not telling the truth.
+    /// *living* runners go in one reading, GitHub is not telling the truth. That stands
+    /// until each of them has come back or has ended by its host's word.
     fn note_vanishing(
         &mut self,
         scope: &Scope,
@@ -119,18 +121,18 @@ impl RegistrationBook {
         expected: &BTreeMap<RunnerName, Timestamp>,
         begun_at: Timestamp,
     ) {
-        let gone = self
+        self.vanished.retain(|name, _| expected.contains_key(name) && !ours.contains_key(name));
+        let gone: Vec<RunnerName> = self
             .listed
             .iter()
             .filter(|(name, row)| {
                 row.scope == *scope && !ours.contains_key(*name) && expected.contains_key(*name)
             })
-            .count();
+            .map(|(name, _)| name.clone())
+            .collect();
         // Two are half of a small fleet and prove nothing.
-        if gone > 2 && gone * 2 > ours_before {
-            self.vanished_at = Some(begun_at);
-        } else if gone == 0 {
-            self.vanished_at = None;
+        if gone.len() > 2 && gone.len() * 2 > ours_before {
+            self.vanished.extend(gone.into_iter().map(|name| (name, begun_at)));
         }
     }
 
@@ -159,11 +161,19 @@ impl RegistrationBook {
         state.error = Some(error);
     }
 
-    /// Whether two complete readings, both begun well after it listened, have shown the
-    /// runner missing or offline.
+    /// Whether two complete readings have shown the runner missing or offline, both begun
+    /// well after `since`, the instant it began to listen.
     #[must_use]
-    pub fn denies(&self, name: &RunnerName) -> bool {
-        self.denials.get(name).is_some_and(|(first, last)| last > first)
+    pub fn denies(&self, name: &RunnerName, since: Timestamp, policy: &Policy) -> bool {
+        self.denials
+            .get(name)
+            .is_some_and(|(first, last)| last > first && *first >= since + policy.list_staleness)
+    }
+
+    /// Whether the list shows the runner alive: GitHub's word where its host is silent.
+    #[must_use]
+    pub fn shows_alive(&self, name: &RunnerName) -> bool {
+        self.listed.get(name).is_some_and(|row| row.online || row.busy)
     }
 
     /// Whether the scope's list is recent enough to judge by.
@@ -175,10 +185,10 @@ impl RegistrationBook {
             .is_some_and(|read| now.since(read) <= policy.registrations_fresh)
     }
 
-    /// Whether a mass of registrations vanished in the last reading.
+    /// Whether a mass of registrations vanished at once and is still missing.
     #[must_use]
     pub fn mass_vanished(&self) -> bool {
-        self.vanished_at.is_some()
+        !self.vanished.is_empty()
     }
 
     /// Registrations of our cluster, by name.
@@ -202,6 +212,14 @@ impl RegistrationBook {
     /// Forgets a registration that was deleted, so that it is not deleted again.
     pub fn forget(&mut self, name: &RunnerName) {
         self.listed.remove(name);
+    }
+
+    /// GitHub would not delete it now. Its grace begins anew, so that one that cannot be
+    /// deleted costs a call a minute and not a call a turn.
+    pub fn put_off(&mut self, name: &RunnerName) {
+        if let Some(row) = self.listed.get_mut(name) {
+            row.unclaimed_since = None;
+        }
     }
 }
 

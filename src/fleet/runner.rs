@@ -11,40 +11,89 @@ use super::time::Timestamp;
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum RunnerPhase {
     /// The leader named it; no agent has answered yet.
-    Assigned { since: Timestamp },
+    Assigned {
+        since: Timestamp,
+    },
     /// Its agent took it and will start it in turn.
-    Accepted { since: Timestamp },
-    Created { since: Timestamp },
-    Started { since: Timestamp },
+    Accepted {
+        since: Timestamp,
+    },
+    Created {
+        since: Timestamp,
+    },
+    Started {
+        since: Timestamp,
+    },
     /// The JIT configuration was written to its standard input.
-    Handed { since: Timestamp },
+    Handed {
+        since: Timestamp,
+    },
     /// `Listening for Jobs` was seen.
-    Listening { since: Timestamp },
+    Listening {
+        since: Timestamp,
+    },
     /// `Running job` was seen. Only the container's exit ends this.
-    Running { since: Timestamp },
+    Running {
+        since: Timestamp,
+    },
     /// Adopted, and its log cannot be read from the start.
-    Unknown { since: Timestamp },
+    Unknown {
+        since: Timestamp,
+    },
     /// Exited after a job, or (`ran_job: None`) of unknown use.
-    Ended { at: Timestamp, ran_job: Option<bool>, exit_code: i64, oom: bool },
-    Failed { at: Timestamp, failure: Failure },
-    Retired { at: Timestamp, reason: Reason },
-    Expired { at: Timestamp, reason: Reason },
-    Lost { at: Timestamp, reason: Reason },
+    Ended {
+        at: Timestamp,
+        ran_job: Option<bool>,
+        exit_code: i64,
+        oom: bool,
+    },
+    Failed {
+        at: Timestamp,
+        failure: Failure,
+    },
+    Retired {
+        at: Timestamp,
+        reason: Reason,
+    },
+    Expired {
+        at: Timestamp,
+        reason: Reason,
+    },
+    Lost {
+        at: Timestamp,
+        reason: Reason,
+    },
 }
 
 /// How a runner failed before it could serve a job.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "failure", rename_all = "snake_case")]
 pub enum Failure {
-    Create { message: String },
-    Start { message: String },
-    Attach { message: String },
-    Mint { message: String },
-    HandOver { message: String },
+    Create {
+        message: String,
+    },
+    Start {
+        message: String,
+    },
+    Attach {
+        message: String,
+    },
+    Mint {
+        message: String,
+    },
+    HandOver {
+        message: String,
+    },
     /// The container ended before it listened.
-    ExitedBeforeListening { exit_code: i64, oom: bool },
+    ExitedBeforeListening {
+        exit_code: i64,
+        oom: bool,
+    },
     /// It listened and ended without a job.
-    ExitedWithoutJob { exit_code: i64, oom: bool },
+    ExitedWithoutJob {
+        exit_code: i64,
+        oom: bool,
+    },
 }
 
 impl Failure {
@@ -98,9 +147,7 @@ impl RunnerPhase {
     /// repeated or late ones change nothing: a job can print what it likes.
     pub fn observe(self, seen: Seen, now: Timestamp) -> Result<Self, IllegalTransition> {
         use RunnerPhase as P;
-        let illegal = |seen: &'static str| {
-            Err(IllegalTransition { from: self.name(), seen })
-        };
+        let illegal = |seen: &'static str| Err(IllegalTransition { from: self.name(), seen });
         if self.is_terminal() {
             return illegal("moved on after its end");
         }
@@ -134,7 +181,9 @@ impl RunnerPhase {
                 _ => illegal("running a job"),
             },
             Seen::Exited { code, oom } => Ok(self.exited(code, oom, now)),
-            Seen::Failed(failure) => Ok(P::Failed { at: now, failure }),
+            Seen::Failed(failure) if self.awaits_mint() => Ok(P::Failed { at: now, failure }),
+            // What was handed its configuration ends by exiting or by being removed.
+            Seen::Failed(_) => illegal("failed to start"),
             Seen::Removed(reason) => Ok(P::Retired { at: now, reason }),
             Seen::Expired(reason) => Ok(P::Expired { at: now, reason }),
             Seen::Lost(reason) => Ok(P::Lost { at: now, reason }),

@@ -9,7 +9,7 @@ use super::id::{BootId, ClusterMark, HostId, PoolName, RunnerId, RunnerName};
 use super::intent::{Intent, Operator};
 use super::ledger::Ledger;
 use super::policy::Policy;
-use super::pool::Pool;
+use super::pool::{Pool, Scope};
 use super::runner::{RunnerPhase, RunnerRecord};
 use super::time::Timestamp;
 
@@ -93,7 +93,7 @@ impl View {
                 );
             }
         }
-        for (host, record) in &self.hosts {
+        for (host, record) in self.reports() {
             let assignment = self.assignments.get(host);
             for runner in record.runners.values() {
                 let assigned = assignment.and_then(|a| a.runners.get(&runner.id));
@@ -125,10 +125,44 @@ impl View {
         Roster { runners, unclaimed }
     }
 
-    /// How a host stands.
+    /// The newest report of every host: as stored, or as remembered where the record has
+    /// vanished from the store.
+    pub fn reports(&self) -> impl Iterator<Item = (&HostId, &HostRecord)> {
+        let vanished = self.ledger.remembered.iter().map(|(host, record)| (host, &**record));
+        self.hosts.iter().chain(vanished.filter(|(host, _)| !self.hosts.contains_key(*host)))
+    }
+
+    /// Whether a host has ever reported to this leader.
+    #[must_use]
+    pub fn has_report(&self, host: &HostId) -> bool {
+        self.hosts.contains_key(host) || self.ledger.remembered.contains_key(host)
+    }
+
+    /// How a host stands. One without a record is silent, however lately it was heard.
     #[must_use]
     pub fn liveness(&self, host: &HostId, policy: &Policy, now: Timestamp) -> Liveness {
-        self.ledger.liveness(host, policy, now)
+        match self.ledger.liveness(host, policy, now) {
+            Liveness::Live if !self.hosts.contains_key(host) => Liveness::Suspect,
+            liveness => liveness,
+        }
+    }
+
+    /// Whether a runner takes up room. On a lost host GitHub is the second witness: what
+    /// its list does not show alive is placed anew.
+    #[must_use]
+    pub fn is_occupied(&self, runner: &RunnerView<'_>, policy: &Policy, now: Timestamp) -> bool {
+        if !runner.is_occupied() {
+            return false;
+        }
+        if self.liveness(&runner.host, policy, now) != Liveness::Lost {
+            return true;
+        }
+        let registrations = &self.ledger.registrations;
+        let readable = self
+            .pools
+            .get(runner.pool)
+            .is_some_and(|pool| registrations.is_fresh(&pool.scope, policy, now));
+        !readable || registrations.shows_alive(runner.name)
     }
 }
 
@@ -161,12 +195,20 @@ impl Roster<'_> {
         }
         let Some(pool) = view.pools.get(runner.pool) else { return false };
         match &runner.phase {
-            RunnerPhase::Assigned { since } => now.since(*since) <= policy.accept_deadline,
+            // Without any report of its host it may have been accepted long ago.
+            RunnerPhase::Assigned { since } => {
+                now.since(*since) <= policy.accept_deadline || !view.has_report(&runner.host)
+            }
+            // Its agent makes progress only while its daemon answers.
             RunnerPhase::Accepted { .. }
             | RunnerPhase::Created { .. }
-            | RunnerPhase::Started { .. } => true,
+            | RunnerPhase::Started { .. } => {
+                view.hosts.get(&runner.host).is_none_or(|record| record.docker_up)
+            }
             RunnerPhase::Handed { since } => now.since(*since) <= pool.start_deadline,
-            RunnerPhase::Listening { .. } => !view.ledger.registrations.denies(runner.name),
+            RunnerPhase::Listening { since } => {
+                !view.ledger.registrations.denies(runner.name, *since, policy)
+            }
             RunnerPhase::Running { .. }
             | RunnerPhase::Unknown { .. }
             | RunnerPhase::Ended { .. }
@@ -180,16 +222,17 @@ impl Roster<'_> {
     /// Counts every pool. A registration without a record is charged to the pools of its
     /// scope: it is one of theirs, and `MAX_RUNNERS` must hold whichever it is.
     #[must_use]
-    pub fn count(
-        &self,
-        view: &View,
-        policy: &Policy,
-        now: Timestamp,
-    ) -> BTreeMap<PoolName, Count> {
+    pub fn count(&self, view: &View, policy: &Policy, now: Timestamp) -> BTreeMap<PoolName, Count> {
         let mut counts: BTreeMap<PoolName, Count> =
             view.pools.keys().map(|name| (name.clone(), Count::default())).collect();
-        for runner in self.runners.values().filter(|runner| runner.is_occupied()) {
-            let count = counts.entry(runner.pool.clone()).or_default();
+        for runner in self.runners.values() {
+            if !view.is_occupied(runner, policy, now) {
+                continue;
+            }
+            let count = match counts.get_mut(runner.pool) {
+                Some(count) => count,
+                None => counts.entry(runner.pool.clone()).or_default(),
+            };
             count.occupied += 1;
             count.supply += u32::from(self.is_supply(runner, view, policy, now));
             count.retiring += u32::from(runner.is_retiring());
@@ -200,20 +243,33 @@ impl Roster<'_> {
                 _ => count.starting += 1,
             }
         }
+        let mut unclaimed: BTreeMap<&Scope, u32> = BTreeMap::new();
         for (_, listed) in &self.unclaimed {
-            for pool in view.pools.values().filter(|pool| pool.scope == listed.scope) {
-                let count = counts.entry(pool.name.clone()).or_default();
-                count.occupied += 1;
-                count.unclaimed += 1;
+            *unclaimed.entry(&listed.scope).or_default() += 1;
+        }
+        for (name, pool) in &view.pools {
+            if let (Some(more), Some(count)) = (unclaimed.get(&pool.scope), counts.get_mut(name)) {
+                count.occupied += more;
+                count.unclaimed += more;
             }
         }
         counts
     }
 
-    /// How many runners take up room on a host.
+    /// Every host that has reported or should have a runner.
     #[must_use]
-    pub fn occupied_on(&self, host: &HostId) -> u32 {
-        let on_host = self.runners.values().filter(|r| r.host == *host && r.is_occupied()).count();
-        u32::try_from(on_host).unwrap_or(u32::MAX)
+    pub fn known_hosts(&self, view: &View) -> BTreeSet<HostId> {
+        let with_runners = self.runners.values().map(|runner| runner.host);
+        view.reports().map(|(host, _)| *host).chain(with_runners).collect()
+    }
+
+    /// How many runners take up room on each host that has any.
+    #[must_use]
+    pub fn occupied_by_host(&self) -> BTreeMap<HostId, u32> {
+        let mut occupied: BTreeMap<HostId, u32> = BTreeMap::new();
+        for runner in self.runners.values().filter(|runner| runner.is_occupied()) {
+            *occupied.entry(runner.host).or_default() += 1;
+        }
+        occupied
     }
 }

@@ -18,20 +18,20 @@ use crate::clock::Clock;
 use crate::docker::{ContainerEventKind, Docker, NetworkSpec, Pulls};
 use crate::fleet::converge::{Action, Listing, Stopping, converge};
 use crate::fleet::host::Assignment;
-use crate::fleet::id::{
-    ClusterMark, ContainerId, GitHubRunnerId, PoolName, ReplicaId, RunnerId,
-};
+use crate::fleet::id::{ClusterMark, ContainerId, GitHubRunnerId, PoolName, ReplicaId, RunnerId};
+use crate::fleet::listener::JobResult;
 use crate::fleet::pool::Pool;
 use crate::fleet::reason::Reason;
 use crate::fleet::runner::{Failure, Seen};
 use crate::fleet::time::Timestamp;
 use crate::github::GitHub;
 use crate::store::{Store, Topic};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{LoopName, Metrics, Outcome};
 
 pub mod boot;
 pub mod follow;
 pub mod images;
+mod measure;
 pub mod remove;
 pub mod start;
 pub mod state;
@@ -92,6 +92,8 @@ pub enum Event {
     Seen(RunnerId, Seen),
     Container(RunnerId, ContainerId),
     Minted(RunnerId, GitHubRunnerId),
+    /// What the listener said of its job.
+    JobResult(RunnerId, JobResult),
     /// A start is over, well or not; `None` = handed over.
     StartEnded(RunnerId, Option<StartEnd>),
     /// A removal is over.
@@ -148,10 +150,8 @@ impl Host {
     pub async fn run(self, cancel: CancellationToken) {
         let Some((host, boot)) = boot::claim(&self, &cancel).await else { return };
         let (events, inbox) = mpsc::channel(EVENTS_QUEUED);
-        let limits = Limits {
-            starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
-            networks: Arc::default(),
-        };
+        let limits =
+            Limits { starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)), networks: Arc::default() };
         let background = CancellationToken::new();
         let _stop_background = background.clone().drop_guard();
         self.tracker.spawn(follow::docker_events(self.clone(), events.clone(), background.clone()));
@@ -193,7 +193,8 @@ impl AgentLoop {
             }
             let begun = tokio::time::Instant::now();
             self.turn().await;
-            self.host.metrics.loop_turn("host", begun.elapsed());
+            let now = self.host.clock.now();
+            self.host.metrics.loop_turn(LoopName::Host, Outcome::Ok, begun.elapsed(), now);
             if self.state.may_stop(self.host.clock.now()) {
                 self.report().await;
                 return;
@@ -224,7 +225,8 @@ impl AgentLoop {
             self.state.term = assignment.term;
             let agent = &self.state.agent;
             let actions = converge(agent, &assignment, read_at, listing.as_ref(), now);
-            let starting: Vec<_> = actions.into_iter().filter_map(|a| self.act(a, &assignment)).collect();
+            let starting: Vec<_> =
+                actions.into_iter().filter_map(|a| self.act(a, &assignment)).collect();
             for id in starting {
                 self.start(id);
             }
@@ -293,13 +295,8 @@ impl AgentLoop {
     fn start(&mut self, runner: RunnerId) {
         let Some(order) = self.state.begin_start(runner) else { return };
         let Some(pool) = self.host.pools.get(&order.pool).cloned() else { return };
-        let task = start::run(
-            self.host.clone(),
-            self.limits.clone(),
-            order,
-            pool,
-            self.events.clone(),
-        );
+        let task =
+            start::run(self.host.clone(), self.limits.clone(), order, pool, self.events.clone());
         self.host.tracker.spawn(task);
     }
 
@@ -348,6 +345,7 @@ impl AgentLoop {
             Event::Seen(runner, seen) => self.state.seen(runner, seen, now),
             Event::Container(runner, container) => self.state.container_is(runner, container),
             Event::Minted(runner, github) => self.state.minted(runner, github),
+            Event::JobResult(runner, result) => self.state.job_result(runner, result),
             Event::StartEnded(runner, end) => {
                 self.state.start_ended(runner, end, now);
             }

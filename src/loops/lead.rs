@@ -24,7 +24,9 @@ use crate::fleet::view::View;
 use crate::github::{Deregistered, GitHub};
 use crate::store::{Commit, Snapshot, Store, StoreError, Topic};
 use crate::telemetry::chain;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{LoopName, Metrics, Outcome};
+
+mod measure;
 
 /// Deadlines are judged at least this often when nothing nudges.
 const TURN_EVERY: Duration = Duration::from_secs(1);
@@ -80,7 +82,8 @@ impl Lead {
         while pace.next(&mut nudges, &cancel).await != Wake::Cancelled {
             let begun = tokio::time::Instant::now();
             self.turn().await;
-            self.metrics.loop_turn("lead", begun.elapsed());
+            let now = self.clock.now();
+            self.metrics.loop_turn(LoopName::Lead, Outcome::Ok, begun.elapsed(), now);
         }
     }
 
@@ -144,8 +147,7 @@ impl Lead {
             self.reread.send_modify(|count| *count += 1);
         }
         ledger.demand.settle(&self.pools, now);
-        let listening = longest_listening(&snapshot);
-        ledger.demand.mark_unassigned(&self.pools, &listening, &self.policy, now);
+        ledger.mark_unassigned(&self.pools, &snapshot.hosts, &self.policy, now);
         View {
             cluster: self.cluster.clone(),
             pools: self.pools.clone(),
@@ -162,7 +164,7 @@ impl Lead {
     fn tell(&self, decided: &Plan) {
         for placement in &decided.place {
             let assigned = &placement.assigned;
-            self.metrics.decision(&assigned.pool, "up", assigned.reason.code());
+            self.metrics.decision(&assigned.pool, assigned.reason.code());
             info!(
                 runner.id = %assigned.id, runner.name = %assigned.name, pool = %assigned.pool,
                 host.id = %placement.host, correlation = %assigned.correlation,
@@ -171,7 +173,7 @@ impl Lead {
         }
         for order in &decided.retire {
             let reason = &order.retirement.reason;
-            self.metrics.decision(&order.pool, "down", reason.code());
+            self.metrics.decision(&order.pool, reason.code());
             info!(
                 runner.id = %order.runner, pool = %order.pool, host.id = %order.host,
                 correlation = %order.runner.tail(), reason = reason.code(), detail = %reason,
@@ -211,6 +213,7 @@ impl Lead {
         term: Option<u64>,
         store_error: Option<String>,
     ) {
+        measure::pools(&self.metrics, &view, &plan, at);
         self.published.send_replace(Arc::new(Published { at, view, plan, term, store_error }));
     }
 
@@ -221,18 +224,6 @@ impl Lead {
             *last = Arc::new(next);
         });
     }
-}
-
-/// The longest listening runner of each pool.
-fn longest_listening(snapshot: &Snapshot) -> BTreeMap<PoolName, Timestamp> {
-    let mut longest: BTreeMap<PoolName, Timestamp> = BTreeMap::new();
-    for runner in snapshot.hosts.values().flat_map(|record| record.runners.values()) {
-        if let crate::fleet::runner::RunnerPhase::Listening { since } = runner.phase {
-            let entry = longest.entry(runner.pool.clone()).or_insert(since);
-            *entry = (*entry).min(since);
-        }
-    }
-    longest
 }
 
 async fn deregister(github: &dyn GitHub, ledger: &Mutex<Ledger>, orphans: &[Orphan]) {

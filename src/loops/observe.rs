@@ -24,7 +24,7 @@ use crate::github::sweep::Sweep;
 use crate::github::{GitHub, GitHubError, QueueReading};
 use crate::store::Store;
 use crate::telemetry::chain;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Dependency, LoopName, Metrics, Outcome};
 
 /// Queues read at the same time; GitHub allows a hundred requests at once in all.
 const READS_AT_ONCE: usize = 16;
@@ -82,7 +82,8 @@ impl Observe {
                 () = cancel.cancelled() => return,
                 () = self.turn(&mut memory) => (),
             }
-            self.metrics.loop_turn("observe", begun.elapsed());
+            let now = self.clock.now();
+            self.metrics.loop_turn(LoopName::Observe, Outcome::Ok, begun.elapsed(), now);
         }
     }
 
@@ -140,6 +141,9 @@ impl Observe {
             Ok(repositories) => {
                 memory.relist_at.remove(scope);
                 memory.sweeps.entry(scope.clone()).or_default().relist(&repositories, now);
+                let names: Vec<RepoName> =
+                    repositories.iter().map(|repo| repo.name.clone()).collect();
+                self.ledger().demand.await_reading(&names, now);
                 self.keep_only(&memory.sweeps);
             }
             Err(error) => {
@@ -195,14 +199,14 @@ impl Observe {
                     })
                     .collect();
                 self.ledger().demand.read(repo, reading.begun_at, jobs);
-                self.metrics.dependency_up("github", true);
+                self.metrics.dependency(Dependency::GitHub, true);
             }
             Err(error @ GitHubError::Shed { .. }) => {
                 debug!(repo = %repo, error = %error, "a queue was not read this time");
             }
             Err(error) => {
                 warn!(repo = %repo, error = %chain(&error), "could not read a queue");
-                self.metrics.dependency_up("github", false);
+                self.metrics.dependency(Dependency::GitHub, false);
                 self.ledger().demand.unread(repo, self.clock.now(), chain(&error));
             }
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use runner_orchestrator::config::{
     self, Config, Credentials, LogFormat, ShutdownMode, Sources, reference,
 };
+use runner_orchestrator::fleet::id::PoolName;
 use runner_orchestrator::fleet::pool::Scope;
 use secrecy::ExposeSecret;
 
@@ -173,79 +174,79 @@ fn secrets_come_from_files_too_but_not_from_both() {
     }
 }
 
+/// Variables, and what is said of them.
+const MISTAKES: &[(&str, &str)] = &[
+    ("MIN_RUNNERS=two", "MIN_RUNNERS: expected a whole number from 0 to 10000, got \"two\""),
+    (
+        "ORCHESTRATOR_MAX_RUNNERS=-3",
+        "ORCHESTRATOR_MAX_RUNNERS: expected a whole number from 1 to 10000, got \"-3\"",
+    ),
+    ("MIN_RUNNERS=20", "MIN_RUNNERS=20: must be at most MAX_RUNNERS (10)"),
+    ("MIN_IDLE_RUNNERS=11", "MIN_IDLE_RUNNERS=11: must be at most MAX_RUNNERS (10)"),
+    ("SCALE_DOWN_THRESHOLD=3", "SCALE_DOWN_THRESHOLD=3: must be below SCALE_UP_THRESHOLD (3)"),
+    ("POLL_INTERVAL=0", "POLL_INTERVAL: expected whole seconds from 1 to 3600, got \"0\""),
+    ("STRUCTURED_LOGGING=maybe", "STRUCTURED_LOGGING: expected true or false, got \"maybe\""),
+    ("GITHUB_REPO=demo", "GITHUB_REPO: expected owner/name, got \"demo\""),
+    (
+        "RUNNER_MEMORY=4x",
+        "RUNNER_MEMORY: expected memory of at least 16m, such as 512m or 4g, got \"4x\"",
+    ),
+    ("RUNNER_CPUS=0", "RUNNER_CPUS: expected a number from 0.01 to 1024, got \"0\""),
+    ("RUNNER_CPUS=NaN", "RUNNER_CPUS: expected a number from 0.01 to 1024, got \"NaN\""),
+    ("SHUTDOWN_MODE=kill", "SHUTDOWN_MODE: expected drain or detach, got \"kill\""),
+    (
+        "GITHUB_API_URL=https://github.com",
+        "GITHUB_API_URL: expected the API's address, https://api.github.com, got \
+             \"https://github.com\"",
+    ),
+    (
+        "GITHUB_API_URL=https://me:pw@ghes.example",
+        "GITHUB_API_URL: expected a URL such as https://host/path, without credentials, got a \
+             URL with credentials in it",
+    ),
+    (
+        "DOCKER_HOST=ssh://host",
+        "DOCKER_HOST: expected unix:///path or tcp://host:port, got \"ssh://host\"",
+    ),
+    (
+        "CLUSTER_NAME=Prod!",
+        "CLUSTER_NAME: expected 1 to 40 lower-case letters, digits and hyphens, got \"Prod!\"",
+    ),
+    (
+        "LISTEN_ADDR=0.0.0.0:80",
+        "LISTEN_ADDR=0.0.0.0:80: reachable from other machines, so API_TOKEN is needed (or \
+             API_ALLOW_ANONYMOUS=true, when the port is published on 127.0.0.1 only)",
+    ),
+    (
+        "REDIS_URL=redis://:hunter2hunter2@redis:6379/0",
+        "REDIS_URL: replicas through Redis are not supported by this build",
+    ),
+    (
+        "REDIS_URL=http://hunter2",
+        "REDIS_URL: expected redis://[[user]:password@]host[:port][/db], or rediss:// for TLS",
+    ),
+    ("API_TOKEN=schlüssel", "API_TOKEN: expected visible ASCII characters without blanks"),
+    (
+        "GITHUB_APP_ID=7 GITHUB_APP_PRIVATE_KEY_FILE=/run/key.pem",
+        "GITHUB_TOKEN: set either this or the GitHub App (GITHUB_APP_ID), not both",
+    ),
+    (
+        "GITHUB_ENTERPRISE=big",
+        "GITHUB_ENTERPRISE_ORGS: missing: the organisations of the enterprise whose queues \
+             are read",
+    ),
+    (
+        "MANUAL_BOOST_TTL=60",
+        "MANUAL_BOOST_TTL=60: must be at least the START_DEADLINE of pool default (120), or a \
+             manual scale-up ends before its runners listen",
+    ),
+    ("RUNNER_COMMAND='x", "RUNNER_COMMAND: expected a command with every quote closed, got \"'x\""),
+];
+
 #[test]
 fn every_mistake_is_listed_with_name_value_and_what_is_allowed() {
-    for (env, problem) in [
-        ("MIN_RUNNERS=two", "MIN_RUNNERS: expected a whole number from 0 to 10000, got \"two\""),
-        (
-            "ORCHESTRATOR_MAX_RUNNERS=-3",
-            "ORCHESTRATOR_MAX_RUNNERS: expected a whole number from 1 to 10000, got \"-3\"",
-        ),
-        ("MIN_RUNNERS=20", "MIN_RUNNERS=20: must be at most MAX_RUNNERS (10)"),
-        ("MIN_IDLE_RUNNERS=11", "MIN_IDLE_RUNNERS=11: must be at most MAX_RUNNERS (10)"),
-        ("SCALE_DOWN_THRESHOLD=3", "SCALE_DOWN_THRESHOLD=3: must be below SCALE_UP_THRESHOLD (3)"),
-        ("POLL_INTERVAL=0", "POLL_INTERVAL: expected whole seconds from 1 to 3600, got \"0\""),
-        ("STRUCTURED_LOGGING=maybe", "STRUCTURED_LOGGING: expected true or false, got \"maybe\""),
-        ("GITHUB_REPO=demo", "GITHUB_REPO: expected owner/name, got \"demo\""),
-        (
-            "RUNNER_MEMORY=4x",
-            "RUNNER_MEMORY: expected memory of at least 16m, such as 512m or 4g, got \"4x\"",
-        ),
-        ("RUNNER_CPUS=0", "RUNNER_CPUS: expected a number from 0.01 to 1024, got \"0\""),
-        ("RUNNER_CPUS=NaN", "RUNNER_CPUS: expected a number from 0.01 to 1024, got \"NaN\""),
-        ("SHUTDOWN_MODE=kill", "SHUTDOWN_MODE: expected drain or detach, got \"kill\""),
-        (
-            "GITHUB_API_URL=https://github.com",
-            "GITHUB_API_URL: expected the API's address, https://api.github.com, got \
-             \"https://github.com\"",
-        ),
-        (
-            "GITHUB_API_URL=https://me:pw@ghes.example",
-            "GITHUB_API_URL: expected a URL such as https://host/path, without credentials, got a \
-             URL with credentials in it",
-        ),
-        (
-            "DOCKER_HOST=ssh://host",
-            "DOCKER_HOST: expected unix:///path or tcp://host:port, got \"ssh://host\"",
-        ),
-        (
-            "CLUSTER_NAME=Prod!",
-            "CLUSTER_NAME: expected 1 to 40 lower-case letters, digits and hyphens, got \"Prod!\"",
-        ),
-        (
-            "LISTEN_ADDR=0.0.0.0:80",
-            "LISTEN_ADDR=0.0.0.0:80: reachable from other machines, so API_TOKEN is needed (or \
-             API_ALLOW_ANONYMOUS=true, when the port is published on 127.0.0.1 only)",
-        ),
-        (
-            "REDIS_URL=redis://:hunter2hunter2@redis:6379/0",
-            "REDIS_URL: replicas through Redis are not supported by this build",
-        ),
-        (
-            "REDIS_URL=http://hunter2",
-            "REDIS_URL: expected redis://[[user]:password@]host[:port][/db], or rediss:// for TLS",
-        ),
-        ("API_TOKEN=schlüssel", "API_TOKEN: expected visible ASCII characters without blanks"),
-        (
-            "GITHUB_APP_ID=7 GITHUB_APP_PRIVATE_KEY_FILE=/run/key.pem",
-            "GITHUB_TOKEN: set either this or the GitHub App (GITHUB_APP_ID), not both",
-        ),
-        (
-            "GITHUB_ENTERPRISE=big",
-            "GITHUB_ENTERPRISE_ORGS: missing: the organisations of the enterprise whose queues \
-             are read",
-        ),
-        (
-            "MANUAL_BOOST_TTL=60",
-            "MANUAL_BOOST_TTL=60: must be at least the START_DEADLINE of pool default (120), or a \
-             manual scale-up ends before its runners listen",
-        ),
-        (
-            "RUNNER_COMMAND='x",
-            "RUNNER_COMMAND: expected a command with every quote closed, got \"'x\"",
-        ),
-    ] {
-        assert_eq!(bad(env), [problem], "{env}");
+    for (env, problem) in MISTAKES {
+        assert_eq!(bad(env), [*problem], "{env}");
     }
 }
 
@@ -382,7 +383,7 @@ fn traces_are_off_without_an_endpoint_whatever_else_is_set() {
 #[test]
 fn a_pools_file_adds_pools_that_inherit_from_the_environment() {
     let config = good("POOLS_FILE=/etc/pools.toml MAX_RUNNERS=5 RUNNER_PIDS=500");
-    let names: Vec<&str> = config.pools.keys().map(|name| name.as_str()).collect();
+    let names: Vec<&str> = config.pools.keys().map(PoolName::as_str).collect();
     assert_eq!(names, ["default", "gpu", "plain"]);
     let gpu = &config.pools[&"gpu".into()];
     assert_eq!(gpu.scope, Scope::Repo("acme/models".into()));

@@ -82,7 +82,8 @@ impl Program {
         let log = match &output.log {
             Some(path) => {
                 let open = std::fs::OpenOptions::new().create(true).append(true).open(path);
-                let mut file = open.with_context(|| format!("could not open {}", path.display()))?;
+                let mut file =
+                    open.with_context(|| format!("could not open {}", path.display()))?;
                 writeln!(file, "{}", tail.join("\n"))?;
                 Some(Arc::new(file))
             }

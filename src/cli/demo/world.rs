@@ -93,7 +93,7 @@ impl World {
             github: None,
             github_url: String::new(),
             orchestrator: None,
-            http: reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build()?,
+            http: crate::sim::http::plain_client().timeout(Duration::from_secs(10)).build()?,
             args: args.clone(),
         };
         if let Err(error) = world.start_programs(args).await {
@@ -123,9 +123,8 @@ impl World {
     }
 
     async fn start_github(&mut self) -> anyhow::Result<()> {
-        let mut args: Vec<String> = ["sim", "github", "--token", TOKEN, "--listen"]
-            .map(str::to_owned)
-            .to_vec();
+        let mut args: Vec<String> =
+            ["sim", "github", "--token", TOKEN, "--listen"].map(str::to_owned).to_vec();
         match &self.engine {
             Engine::Docker(engine) => {
                 let (gateway, bridge) = engine.place()?;
@@ -146,7 +145,7 @@ impl World {
     async fn start_orchestrator(&mut self) -> anyhow::Result<()> {
         let (docker_host, image) = match &self.engine {
             Engine::Docker(engine) => (engine.docker_host.clone(), engine.image.clone()),
-            Engine::Model => (Some(crate::cli::serve::MODEL_ENGINE.to_owned()), "model".to_owned()),
+            Engine::Model => (None, "model:demo".to_owned()),
         };
         let mut env = vec![
             ("GITHUB_API_URL".to_owned(), format!("{}/api/v3", self.github_url)),
@@ -168,7 +167,7 @@ impl World {
         }
         let log = log_file(self.args.logs.as_ref(), "orchestrator.log");
         let output = Output { ready_field: "address", log };
-        let args = ["serve".to_owned()];
+        let args = ["serve", "--engine", self.engine.name()].map(str::to_owned);
         let (program, address) = Program::start(&self.executable, &args, &env, output).await?;
         self.orchestrator = Some(program);
         self.say(&format!("orchestrator on http://{address}, {} engine", self.engine.name()));
@@ -341,9 +340,8 @@ fn count(state: &SimState, which: impl Fn(&SimJob) -> bool) -> u32 {
 fn judge(played: &mut Played, state: &SimState) {
     played.succeeded = count(state, |job| job.conclusion.as_deref() == Some("success"));
     played.run_twice = count(state, |job| job.attempts > 1);
-    played.killed_busy = count(state, |job| {
-        matches!(job.conclusion.as_deref(), Some("failure" | "cancelled"))
-    });
+    played.killed_busy =
+        count(state, |job| matches!(job.conclusion.as_deref(), Some("failure" | "cancelled")));
     played.github_calls = state.calls.values().sum();
     played.queue_seconds = state
         .jobs

@@ -4,68 +4,74 @@
 //! daemon it heals itself ([`crate::fleet::converge`]); here stands what only the leader
 //! can see.
 
-use super::{Orphan, Plan, Release, RetireOrder, Turn};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::turn::Turn;
+use super::{Orphan, Plan, Release, RetireOrder};
 use crate::fleet::host::{HostRecord, Liveness, Retirement};
-use crate::fleet::id::HostId;
+use crate::fleet::id::{BootId, HostId};
+use crate::fleet::policy::Policy;
 use crate::fleet::reason::Reason;
 use crate::fleet::runner::RunnerPhase;
-use crate::fleet::view::RunnerView;
+use crate::fleet::time::Timestamp;
+use crate::fleet::view::{Roster, RunnerView, View};
 
 /// Ids that leave their assignment: reported ended, handed back, never accepted, or
 /// assigned to an earlier boot that is gone.
-pub fn release(plan: &mut Plan, turn: &Turn<'_>) {
-    for (host, assignment) in &turn.view.assignments {
-        let record = turn.view.hosts.get(host);
-        for assigned in assignment.runners.values() {
-            let ended = record.is_some_and(|record| {
-                record.runners.get(&assigned.id).is_some_and(|r| r.phase.is_terminal())
-            });
-            let reason = match turn.roster.runners.get(&assigned.id) {
-                _ if ended => None,
-                Some(runner) => match never_lived(runner, record, turn) {
+#[must_use]
+pub fn released(view: &View, roster: &Roster<'_>, policy: &Policy, now: Timestamp) -> Vec<Release> {
+    let reports: BTreeMap<&HostId, &HostRecord> = view.reports().collect();
+    let mut released = Vec::new();
+    for (host, assignment) in &view.assignments {
+        let record = reports.get(host).copied();
+        let liveness = view.liveness(host, policy, now);
+        for id in assignment.runners.keys() {
+            let Some(runner) = roster.runners.get(id) else { continue };
+            let reason = match runner.record {
+                Some(report) if report.phase.is_terminal() => None,
+                Some(_) => continue,
+                None => match never_lived(runner, record, liveness, policy, now) {
                     Some(reason) => Some(reason),
                     None => continue,
                 },
-                None => continue,
             };
-            plan.release.push(Release { host: *host, runner: assigned.id, reason });
+            released.push(Release { host: *host, runner: *id, reason });
         }
         // A retirement order outlives neither its runner nor its host's report of it.
         for id in assignment.retire.keys() {
-            let alive = turn.roster.runners.get(id).is_some_and(RunnerView::is_occupied);
+            let alive = roster.runners.get(id).is_some_and(RunnerView::is_occupied);
             if !alive && !assignment.runners.contains_key(id) {
-                plan.release.push(Release { host: *host, runner: *id, reason: None });
+                released.push(Release { host: *host, runner: *id, reason: None });
             }
         }
     }
-    for (host, record) in &turn.view.hosts {
-        let reported = record.runners.values().any(|r| r.phase.is_terminal())
-            || !record.refused.is_empty();
-        let seen = turn.view.assignments.get(host).and_then(|a| a.seen);
-        if reported && seen != Some((record.boot, record.seq)) && ends_changed(turn, *host, record) {
-            plan.seen.insert(*host, (record.boot, record.seq));
-        }
-    }
+    released
 }
 
-/// Whether the report holds an end that the assignment does not acknowledge yet.
-fn ends_changed(turn: &Turn<'_>, host: HostId, record: &HostRecord) -> bool {
-    let seen_at = turn.view.assignments.get(&host).and_then(|assignment| assignment.seen);
-    match seen_at {
-        Some((boot, seq)) => boot != record.boot || seq < record.seq,
-        None => true,
+/// Reports whose ends are taken in with this plan.
+#[must_use]
+pub fn seen(view: &View) -> BTreeMap<HostId, (BootId, u64)> {
+    let mut seen = BTreeMap::new();
+    for (host, record) in &view.hosts {
+        let reported =
+            record.runners.values().any(|r| r.phase.is_terminal()) || !record.refused.is_empty();
+        let before = view.assignments.get(host).and_then(|assignment| assignment.seen);
+        let is_news = before.is_none_or(|(boot, seq)| boot != record.boot || seq < record.seq);
+        if reported && is_news {
+            seen.insert(*host, (record.boot, record.seq));
+        }
     }
+    seen
 }
 
 /// Why an assigned id that no agent reports will never live.
 fn never_lived(
     runner: &RunnerView<'_>,
     record: Option<&HostRecord>,
-    turn: &Turn<'_>,
+    liveness: Liveness,
+    policy: &Policy,
+    now: Timestamp,
 ) -> Option<Reason> {
-    if runner.record.is_some() {
-        return None;
-    }
     if let Some(record) = record {
         if let Some(refusal) = record.refused.get(&runner.id) {
             return Some(Reason::HandedBack { refusal: *refusal });
@@ -74,27 +80,25 @@ fn never_lived(
             return Some(Reason::EarlierBoot);
         }
     }
-    if turn.view.liveness(&runner.host, turn.policy, turn.now) == Liveness::Lost {
+    if liveness == Liveness::Lost {
         return Some(Reason::HostLost { host: runner.host });
     }
-    let waited = turn.now.since(runner.phase.since());
-    (waited > turn.policy.accept_deadline)
-        .then_some(Reason::NotAccepted { seconds: waited.as_secs() })
+    // Without any report of its host nobody knows what was accepted there.
+    record?;
+    let waited = now.since(runner.phase.since());
+    (waited > policy.accept_deadline).then_some(Reason::NotAccepted { seconds: waited.as_secs() })
 }
 
 /// Failed starts and runners that GitHub denies. Exempt from the brake: they are no
 /// supply, and a job cannot be running where GitHub has no runner.
 pub fn dead_and_denied(plan: &mut Plan, turn: &Turn<'_>) {
+    let registrations = &turn.view.ledger.registrations;
     for runner in turn.roster.runners.values() {
-        if runner.is_retiring() || plan.is_retiring(runner.id) {
+        if runner.is_retiring() || turn.is_kept(runner) {
             continue;
         }
-        let blocked = runner.record.and_then(|r| r.retire_blocked_until);
-        if blocked.is_some_and(|until| turn.now < until) {
-            continue;
-        }
-        let denied = turn.view.ledger.registrations.denies(runner.name);
-        let waited = turn.now.since(runner.phase.since());
+        let since = runner.phase.since();
+        let waited = turn.now.since(since);
         let reason = match runner.phase {
             RunnerPhase::Handed { .. } => turn
                 .view
@@ -102,19 +106,20 @@ pub fn dead_and_denied(plan: &mut Plan, turn: &Turn<'_>) {
                 .get(runner.pool)
                 .filter(|pool| waited > pool.start_deadline)
                 .map(|_| Reason::StartDeadlineMissed { seconds: waited.as_secs() }),
-            RunnerPhase::Listening { .. } | RunnerPhase::Unknown { .. } if denied => {
-                Some(Reason::DeniedByGitHub)
-            }
+            RunnerPhase::Listening { .. } | RunnerPhase::Unknown { .. } => registrations
+                .denies(runner.name, since, turn.policy)
+                .then_some(Reason::DeniedByGitHub),
             _ => None,
         };
         if let Some(reason) = reason {
-            plan.retire.push(RetireOrder {
+            let order = RetireOrder {
                 host: runner.host,
                 runner: runner.id,
                 pool: runner.pool.clone(),
                 retirement: Retirement { reason, at: turn.now, force: false },
                 automatic: false,
-            });
+            };
+            plan.order(order, turn);
         }
     }
 }
@@ -122,12 +127,17 @@ pub fn dead_and_denied(plan: &mut Plan, turn: &Turn<'_>) {
 /// Registrations with our mark that nobody claims: offline, not busy, in two readings at
 /// least a staleness apart, and no silent host could own them.
 pub fn orphans(plan: &mut Plan, turn: &Turn<'_>) {
-    let registrations = &turn.view.ledger.registrations;
-    if registrations.mass_vanished() {
+    if turn.alarm().is_some() {
         return;
     }
-    let claimed: std::collections::BTreeSet<_> =
+    let registrations = &turn.view.ledger.registrations;
+    let claimed: BTreeSet<_> =
         turn.roster.runners.values().filter(|r| r.is_occupied()).map(|r| r.name).collect();
+    let silent: BTreeSet<String> = turn
+        .hosts()
+        .filter(|(_, liveness)| *liveness != Liveness::Live)
+        .map(|(host, _)| host.short())
+        .collect();
     for (name, listed) in registrations.listed() {
         if plan.deregister.len() >= turn.policy.orphan_deletes_per_turn {
             break;
@@ -138,19 +148,17 @@ pub fn orphans(plan: &mut Plan, turn: &Turn<'_>) {
             continue;
         };
         let twice = read_at.since(since) >= turn.policy.list_staleness;
-        if !twice || listed.online || listed.busy || claimed.contains(name) {
+        let unreadable = !registrations.is_fresh(&listed.scope, turn.policy, turn.now);
+        if !twice || unreadable || listed.online || listed.busy || claimed.contains(name) {
             continue;
         }
-        let could_be_owned = turn.view.hosts.keys().any(|host| {
-            name.host_short() == Some(&host.short())
-                && turn.view.liveness(host, turn.policy, turn.now) != Liveness::Live
-        });
-        if !could_be_owned {
-            plan.deregister.push(Orphan {
-                scope: listed.scope.clone(),
-                id: listed.id,
-                name: name.clone(),
-            });
+        if name.host_short().is_some_and(|host| silent.contains(host)) {
+            continue;
         }
+        plan.deregister.push(Orphan {
+            scope: listed.scope.clone(),
+            id: listed.id,
+            name: name.clone(),
+        });
     }
 }

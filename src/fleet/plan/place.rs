@@ -1,12 +1,13 @@
 //! Where: which host takes a runner, and who gets room when there is too little.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use super::target::Need;
-use super::{FreshIds, Placement, Plan, Turn};
+use super::turn::Turn;
+use super::{FreshIds, Placement, Plan};
 use crate::fleet::host::{Assigned, HostRecord, Liveness};
-use crate::fleet::id::{HostId, PoolName, RunnerName};
+use crate::fleet::id::{HostId, RunnerName};
 use crate::fleet::intent::Operator;
 use crate::fleet::pool::Pool;
 use crate::fleet::reason::Reason;
@@ -22,60 +23,74 @@ pub fn place(
 ) {
     let mut room = Room::of(turn, operator);
     let mut mints = mints_left(turn);
-    let mut held: BTreeMap<PoolName, u32> = needs
+    let mut queue: BinaryHeap<Reverse<Claim>> = needs
         .iter()
-        .filter_map(|need| {
-            plan.pools.get(&need.pool).map(|d| (need.pool.clone(), d.count.occupied))
-        })
+        .enumerate()
+        .filter_map(|(index, need)| Claim::of(index, need, plan, turn))
+        .map(Reverse)
         .collect();
-    while let Some(index) = next(&needs, &held, turn) {
-        let need = &mut needs[index];
-        let Some(pool) = turn.view.pools.get(&need.pool) else { break };
-        let Some(reason) = need.floor.pop_front().or_else(|| need.rest.pop_front()) else { break };
+    while let Some(Reverse(mut claim)) = queue.pop() {
+        let need = &mut needs[claim.need];
+        let Some(pool) = turn.view.pools.get(&need.pool) else { continue };
+        let Some(decision) = plan.pools.get_mut(&need.pool) else { continue };
+        let Some(reason) = need.floor.pop_front().or_else(|| need.rest.pop_front()) else {
+            continue;
+        };
         let host = if mints == 0 { Err(Reason::BudgetShort) } else { room.take(pool) };
         match host {
             Ok((host, record)) => {
                 mints -= 1;
-                *held.entry(need.pool.clone()).or_default() += 1;
+                decision.add.push(reason.clone());
                 plan.place.push(Placement {
                     host,
-                    assigned: assign(turn, pool, host, record, reason.clone(), fresh),
+                    assigned: assign(turn, pool, host, record, reason, fresh),
                 });
-                if let Some(decision) = plan.pools.get_mut(&need.pool) {
-                    decision.add.push(reason);
-                }
+                claim.has_floor = Reverse(!need.floor.is_empty());
+                claim.held += 1;
+                claim.share = claim.held * 1000 / claim.weight;
+                queue.push(Reverse(claim));
             }
             Err(hold) => {
                 let missing = 1 + need.floor.len() + need.rest.len();
-                need.floor.clear();
-                need.rest.clear();
-                if let Some(decision) = plan.pools.get_mut(&pool.name) {
-                    decision.unplaced += u32::try_from(missing).unwrap_or(u32::MAX);
-                    decision.not_added.push(hold);
+                let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+                decision.unplaced += missing;
+                if hold == Reason::HostsFull {
+                    decision.short_of_room += missing;
                 }
+                decision.not_added.push(hold);
             }
         }
     }
 }
 
-/// Whose turn it is: any floor before any queue; then who holds least for its weight,
-/// then whose job is oldest, then the name.
-fn next(needs: &[Need], held: &BTreeMap<PoolName, u32>, turn: &Turn<'_>) -> Option<usize> {
-    let share = |need: &Need| {
-        let weight = turn.view.pools.get(&need.pool).map_or(1, |pool| pool.weight.max(1));
-        let have = held.get(&need.pool).copied().unwrap_or(0);
-        // Thousandths keep the comparison exact enough and total.
-        u64::from(have) * 1000 / u64::from(weight)
-    };
-    needs
-        .iter()
-        .enumerate()
-        .filter(|(_, need)| !need.floor.is_empty() || !need.rest.is_empty())
-        .min_by_key(|(_, need)| {
-            let oldest = need.oldest.map_or(u64::MAX, |at| at.0);
-            (need.floor.is_empty(), share(need), oldest, need.pool.clone())
+/// Whose turn it is: any floor before any queue; then who holds least for its weight, then
+/// whose job is oldest, then the first name.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Claim {
+    has_floor: Reverse<bool>,
+    /// Held for each unit of weight, in thousandths, so that the comparison is total.
+    share: u64,
+    oldest: u64,
+    /// Needs stand in the order of their pools' names.
+    need: usize,
+    held: u64,
+    weight: u64,
+}
+
+impl Claim {
+    fn of(index: usize, need: &Need, plan: &Plan, turn: &Turn<'_>) -> Option<Self> {
+        let pool = turn.view.pools.get(&need.pool)?;
+        let held = u64::from(plan.pools.get(&need.pool)?.count.occupied);
+        let weight = u64::from(pool.weight.max(1));
+        Some(Self {
+            has_floor: Reverse(!need.floor.is_empty()),
+            share: held * 1000 / weight,
+            oldest: need.oldest.map_or(u64::MAX, |at| at.0),
+            need: index,
+            held,
+            weight,
         })
-        .map(|(index, _)| index)
+    }
 }
 
 fn assign(
@@ -110,6 +125,7 @@ fn mints_left(turn: &Turn<'_>) -> u32 {
         .runners
         .values()
         .filter(|runner| runner.phase.awaits_mint() && !runner.is_retiring())
+        .filter(|runner| runner.record.is_none_or(|record| record.github_id.is_none()))
         .count();
     budget.mints_now.saturating_sub(u32::try_from(pending).unwrap_or(u32::MAX))
 }
@@ -123,13 +139,14 @@ struct Room<'a> {
 impl<'a> Room<'a> {
     fn of(turn: &Turn<'a>, operator: &Operator) -> Self {
         let mut room = Self { free: BTreeMap::new(), records: BTreeMap::new() };
+        let occupied = turn.roster.occupied_by_host();
         for (host, record) in &turn.view.hosts {
-            let usable = turn.view.liveness(host, turn.policy, turn.now) == Liveness::Live
+            let usable = turn.liveness(host) == Liveness::Live
                 && record.docker_up
                 && !record.stopping
                 && !operator.draining.contains(host);
             if usable {
-                let occupied = turn.roster.occupied_on(host);
+                let occupied = occupied.get(host).copied().unwrap_or(0);
                 room.free.insert(*host, record.max_runners.saturating_sub(occupied));
                 room.records.insert(*host, record);
             }

@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
+use super::turn::Turn;
 use super::wishes::{Asked, boost_of};
-use super::{Plan, PoolDecision, Turn};
+use super::{Plan, PoolDecision};
 use crate::fleet::id::PoolName;
 use crate::fleet::intent::Operator;
 use crate::fleet::pool::Pool;
@@ -23,16 +24,12 @@ pub struct Need {
 }
 
 /// The needs of all pools, already under `MAX_RUNNERS` and the breaker.
-pub fn needs(
-    plan: &mut Plan,
-    turn: &Turn<'_>,
-    operator: &Operator,
-    asked: &Asked,
-) -> Vec<Need> {
+pub fn needs(plan: &mut Plan, turn: &Turn<'_>, operator: &Operator, asked: &Asked) -> Vec<Need> {
     let mut needs = Vec::new();
     for (name, pool) in &turn.view.pools {
+        let supply = plan.supply_left(name);
         let Some(decision) = plan.pools.get_mut(name) else { continue };
-        let mut need = wanted(pool, decision, turn, operator, asked);
+        let mut need = wanted(pool, decision, supply, turn, operator, asked);
         limit(&mut need, pool, decision, turn, operator);
         if !need.floor.is_empty() || !need.rest.is_empty() {
             needs.push(need);
@@ -41,48 +38,49 @@ pub fn needs(
     needs
 }
 
-/// What floor, operators and queue ask for, before any bound.
+/// What floor, operators and queue ask for, before any bound. `supply` is what stays after
+/// the retirements already decided.
 fn wanted(
     pool: &Pool,
     decision: &mut PoolDecision,
+    supply: u32,
     turn: &Turn<'_>,
     operator: &Operator,
     asked: &Asked,
 ) -> Need {
-    let count = decision.count;
-    let boost = boost_of(operator, &pool.name);
-    let serving = count.supply + count.running;
-    let below_min = pool.min_runners.saturating_sub(serving);
-    let below_idle = pool.min_idle_runners.saturating_sub(count.supply);
+    let running = decision.count.running;
+    let have = supply + running;
+    let below_min = pool.min_runners.saturating_sub(have);
+    let below_idle = pool.min_idle_runners.saturating_sub(supply);
     let floor_reason = if below_min >= below_idle {
-        Reason::BelowMinimum { have: serving, min: pool.min_runners }
+        Reason::BelowMinimum { have, min: pool.min_runners }
     } else {
-        Reason::BelowMinIdle { have: count.supply, min_idle: pool.min_idle_runners }
+        Reason::BelowMinIdle { have: supply, min_idle: pool.min_idle_runners }
     };
     let floor = below_min.max(below_idle);
 
+    // What operators ask for comes on top of whatever there is.
     let manual = asked.up.iter().filter(|scale| scale.pool == pool.name).flat_map(|scale| {
         std::iter::repeat_n(Reason::ManualScaleUp { intent: scale.intent }, scale.count as usize)
     });
     let mut rest: VecDeque<Reason> = manual.collect();
-    let asked_now = u32::try_from(rest.len()).unwrap_or(u32::MAX);
 
-    let coming = count.supply + floor + asked_now;
-    let wanted_by_queue = match up_reason(pool, decision, turn) {
-        Ok(reason) => {
-            let missing = (decision.demand.waiting_count() + boost).saturating_sub(coming);
-            rest.extend(std::iter::repeat_n(reason, missing as usize));
-            decision.demand.waiting_count()
-        }
-        Err(hold) => {
-            let missing = boost.saturating_sub(coming);
-            let again = Reason::BelowMinIdle { have: count.supply, min_idle: boost };
-            rest.extend(std::iter::repeat_n(again, missing as usize));
-            decision.not_added.push(hold);
-            0
-        }
-    };
-    decision.desired = keep(pool, decision, operator).max(wanted_by_queue) + count.running;
+    let up = up_reason(pool, decision, supply, turn);
+    let queue = if up.is_ok() { decision.demand.waiting_count() } else { 0 };
+    let base = floor_supply(pool, running).max(queue);
+    let boosted = base + boost_of(operator, &pool.name);
+    let missing = boosted.saturating_sub(supply + floor);
+    let for_queue = missing.min(queue.saturating_sub(supply + floor));
+    match up {
+        Ok(reason) => rest.extend(std::iter::repeat_n(reason, for_queue as usize)),
+        Err(hold) => decision.not_added.push(hold),
+    }
+    // A runner asked for by hand that went without having been used is made anew.
+    if let Some(boost) = operator.boosts.iter().find(|boost| boost.pool == pool.name) {
+        let reason = Reason::ManualScaleUp { intent: boost.intent };
+        rest.extend(std::iter::repeat_n(reason, (missing - for_queue) as usize));
+    }
+    decision.desired = boosted + running;
     Need {
         pool: pool.name.clone(),
         floor: std::iter::repeat_n(floor_reason, floor as usize).collect(),
@@ -91,17 +89,26 @@ fn wanted(
     }
 }
 
+/// The supply that the floor demands.
+fn floor_supply(pool: &Pool, running: u32) -> u32 {
+    pool.min_runners.saturating_sub(running).max(pool.min_idle_runners)
+}
+
 /// Whether the queue calls for runners: enough jobs, or one that has waited too long.
-fn up_reason(pool: &Pool, decision: &PoolDecision, turn: &Turn<'_>) -> Result<Reason, Reason> {
+fn up_reason(
+    pool: &Pool,
+    decision: &PoolDecision,
+    supply: u32,
+    turn: &Turn<'_>,
+) -> Result<Reason, Reason> {
     let waiting = decision.demand.waiting_count();
-    let supply = decision.count.supply;
     if waiting == 0 {
         return Err(match decision.demand.not_assigned.first() {
             Some(job) => Reason::GitHubDoesNotAssign { job: *job },
             None => Reason::Satisfied,
         });
     }
-    if waiting >= pool.scale_up_threshold {
+    if decision.demand.queued_count() >= pool.scale_up_threshold {
         return Ok(Reason::QueuedJobs { waiting, supply });
     }
     if let Some((queued_at, job)) = decision.demand.oldest {
@@ -116,12 +123,8 @@ fn up_reason(pool: &Pool, decision: &PoolDecision, turn: &Turn<'_>) -> Result<Re
 /// How much supply a pool keeps whatever its idle time: floor, queue and boost.
 #[must_use]
 pub fn keep(pool: &Pool, decision: &PoolDecision, operator: &Operator) -> u32 {
-    let floor = pool
-        .min_runners
-        .saturating_sub(decision.count.running)
-        .max(pool.min_idle_runners)
-        .max(decision.demand.waiting_count());
-    floor + boost_of(operator, &pool.name)
+    let floor = floor_supply(pool, decision.count.running);
+    floor.max(decision.demand.queued_count()) + boost_of(operator, &pool.name)
 }
 
 /// Bounds the need: pause, `MAX_RUNNERS`, the breaker. Only strictly below the maximum

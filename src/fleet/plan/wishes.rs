@@ -1,11 +1,13 @@
 //! What operators asked for: settles each intent once, and answers it honestly.
 
-use super::{Plan, Turn};
+use super::Plan;
+use super::turn::Turn;
 use crate::fleet::id::{IntentId, PoolName, RunnerId};
 use crate::fleet::intent::{Boost, Operator, Outcome, PendingDelete, Wish};
 use crate::fleet::policy::Policy;
 use crate::fleet::reason::Reason;
 use crate::fleet::time::Timestamp;
+use crate::fleet::view::RunnerView;
 
 /// Scale requests of this turn, to be answered when it is known what could be done.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -31,9 +33,9 @@ pub fn carried_over(turn: &Turn<'_>) -> Operator {
         boost.left = boost.left.saturating_sub(used);
     }
     operator.boosts.retain(|boost| boost.left > 0 && boost.expires_at > turn.now);
-    operator.deletes.retain(|runner, _| {
-        turn.roster.runners.get(runner).is_some_and(|runner| runner.is_occupied())
-    });
+    operator
+        .deletes
+        .retain(|runner, _| turn.roster.runners.get(runner).is_some_and(RunnerView::is_occupied));
     operator
 }
 
@@ -137,10 +139,9 @@ pub fn answer_scale_up(
             .collect();
         let placed = u32::try_from(accepted.len()).unwrap_or(u32::MAX);
         let reason = (placed < scale.count).then(|| {
-            plan.pools
-                .get(&scale.pool)
-                .and_then(|decision| decision.not_added.last().cloned())
-                .unwrap_or(Reason::NoHost)
+            plan.pools.get(&scale.pool).map_or(Reason::PoolRemoved, |decision| {
+                decision.not_added.last().cloned().unwrap_or(Reason::NoHost)
+            })
         });
         if placed > 0 {
             operator.boosts.push(Boost {
@@ -152,6 +153,16 @@ pub fn answer_scale_up(
         }
         plan.outcomes.push(Outcome { intent: scale.intent, at: now, accepted, reason });
     }
+}
+
+/// Takes back up to `count` runners that were asked for by hand and are not used yet.
+pub fn give_back(operator: &mut Operator, pool: &PoolName, mut count: u32) {
+    for boost in operator.boosts.iter_mut().filter(|boost| boost.pool == *pool) {
+        let taken = boost.left.min(count);
+        boost.left -= taken;
+        count -= taken;
+    }
+    operator.boosts.retain(|boost| boost.left > 0);
 }
 
 /// How many runners operators want beyond what the rule wants.

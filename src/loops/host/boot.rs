@@ -12,6 +12,7 @@ use super::{Event, Host};
 use crate::docker::{ContainerState, DockerError};
 use crate::fleet::converge::{Found, FoundState, Listing};
 use crate::fleet::id::{BootId, HostId};
+use crate::telemetry::metrics::Dependency;
 
 /// A daemon that is away is asked again after 0.2 s, doubling up to this.
 const RETRY_MAX: Duration = Duration::from_secs(10);
@@ -29,12 +30,12 @@ pub async fn claim(host: &Host, cancel: &CancellationToken) -> Option<(HostId, B
     loop {
         match try_claim(host, boot).await {
             Ok(id) => {
-                host.metrics.dependency_up("docker", true);
+                host.metrics.dependency(Dependency::Docker, true);
                 info!(host.id = %id, boot = %boot, "serving this docker host");
                 return Some((id, boot));
             }
             Err(error) => {
-                host.metrics.dependency_up("docker", false);
+                host.metrics.dependency(Dependency::Docker, false);
                 warn!(error = %crate::telemetry::chain(&error), "docker is not usable yet");
             }
         }
@@ -59,7 +60,7 @@ async fn try_claim(host: &Host, boot: BootId) -> Result<HostId, DockerError> {
 pub async fn list(host: Host, events: mpsc::Sender<Event>) {
     let begun_at = host.clock.now();
     let listed = host.docker.containers(&host.cluster).await;
-    host.metrics.dependency_up("docker", listed.is_ok());
+    host.metrics.dependency(Dependency::Docker, listed.is_ok());
     let listing = match listed {
         Ok(seen) => Ok(Listing {
             begun_at,

@@ -41,6 +41,12 @@ pub async fn output(
                 running.send_replace(true);
                 Seen::JobLine
             }
+            Some(Line::Completed(result)) => {
+                if events.send(Event::JobResult(runner, result)).await.is_err() {
+                    return;
+                }
+                continue;
+            }
             None => continue,
         };
         if events.send(Event::Seen(runner, seen)).await.is_err() {

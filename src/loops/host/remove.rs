@@ -14,7 +14,7 @@ use crate::fleet::id::{ContainerId, GitHubRunnerId, PoolName, RunnerId, RunnerNa
 use crate::fleet::pool::{Pool, Scope};
 use crate::fleet::reason::Reason;
 use crate::github::Deregistered;
-use crate::telemetry::chain;
+use crate::telemetry::{chain, trace};
 
 /// After GitHub deleted a registration, a job assigned just before shows within this time.
 const QUIET_AFTER_DELETE: Duration = Duration::from_secs(5);
@@ -50,16 +50,12 @@ pub struct ReapOrder {
 }
 
 /// Removes a living runner, if GitHub agrees.
-pub async fn retire(
-    host: Host,
-    order: RetireOrder,
-    pool: Pool,
-    events: mpsc::Sender<Event>,
-) {
+pub async fn retire(host: Host, order: RetireOrder, pool: Pool, events: mpsc::Sender<Event>) {
     let span = info_span!(
         "retire_runner", runner.id = %order.runner, runner.name = %order.name,
         pool = %order.pool, reason = order.reason.code()
     );
+    let span = trace::of_runner(order.runner, span);
     let (runner, reason) = (order.runner, order.reason.clone());
     let end = try_retire(&host, order, &pool).instrument(span).await;
     let _ = events.send(Event::RetireEnded(runner, reason, end)).await;
@@ -150,11 +146,7 @@ async fn remove_idle(host: &Host, order: &RetireOrder) -> RetireEnd {
 }
 
 /// It never had its configuration: no job can have reached it, nobody needs to be asked.
-async fn retire_never_handed(
-    host: &Host,
-    order: &RetireOrder,
-    pool: &Pool,
-) -> RetireEnd {
+async fn retire_never_handed(host: &Host, order: &RetireOrder, pool: &Pool) -> RetireEnd {
     if let Some(id) = &order.container
         && !container(host, id).await
     {
@@ -170,11 +162,7 @@ async fn retire_never_handed(
 
 /// An operator has accepted that its job dies. The listener is interrupted first, so that
 /// the job is reported as cancelled instead of lost.
-async fn retire_by_force(
-    host: &Host,
-    order: &RetireOrder,
-    pool: &Pool,
-) -> RetireEnd {
+async fn retire_by_force(host: &Host, order: &RetireOrder, pool: &Pool) -> RetireEnd {
     if let Some(id) = &order.container {
         if let Err(error) = host.docker.stop(id, STOP_GRACE).await {
             warn!(error = %chain(&error), "could not stop its container");
@@ -195,13 +183,10 @@ async fn retire_by_force(
 }
 
 /// Removes the container of a runner that exited, and its registration if it ran no job.
-pub async fn reap(
-    host: Host,
-    order: ReapOrder,
-    scope: Option<Scope>,
-    events: mpsc::Sender<Event>,
-) {
-    let removed = container(&host, &order.container).await;
+pub async fn reap(host: Host, order: ReapOrder, scope: Option<Scope>, events: mpsc::Sender<Event>) {
+    let span = info_span!("reap_runner", runner.id = %order.runner, pool = %order.pool);
+    let span = trace::of_runner(order.runner, span);
+    let removed = container(&host, &order.container).instrument(span).await;
     if !order.ran_job
         && let Some(scope) = scope
     {
@@ -221,12 +206,7 @@ pub async fn reap(
 }
 
 /// Removes a container without life that nobody here runs, and its registration.
-pub async fn discard(
-    host: Host,
-    found: Found,
-    scope: Option<Scope>,
-    events: mpsc::Sender<Event>,
-) {
+pub async fn discard(host: Host, found: Found, scope: Option<Scope>, events: mpsc::Sender<Event>) {
     info!(runner.name = %found.name, container = %found.id, state = ?found.state,
         "discarding a container that has no life left in it");
     if container(&host, &found.id).await

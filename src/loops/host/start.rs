@@ -17,7 +17,8 @@ use crate::fleet::id::{
 use crate::fleet::pool::Pool;
 use crate::fleet::runner::{Failure, Seen};
 use crate::github::{GitHubError, MintRequest};
-use crate::telemetry::chain;
+use crate::telemetry::metrics::StartPhase;
+use crate::telemetry::{chain, trace};
 
 /// A listener that does not take its configuration within this time is broken.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,6 +50,7 @@ pub async fn run(
         "start_runner", runner.id = %order.runner, runner.name = %order.name,
         pool = %order.pool, correlation = %order.correlation
     );
+    let span = trace::of_runner(order.runner, span);
     let runner = order.runner;
     let running = order.running.clone();
     let started = Start { host, limits, order, pool, events: events.clone() }
@@ -87,7 +89,7 @@ impl Start {
         };
         let begun = tokio::time::Instant::now();
         let container = self.create().await?;
-        self.host.metrics.start_phase(&self.pool.name, "create", begun.elapsed());
+        self.host.metrics.startup_phase(&self.pool.name, StartPhase::Create, begun.elapsed());
         self.tell(Event::Container(self.order.runner, container.clone())).await;
         self.tell(Event::Seen(self.order.runner, Seen::Created)).await;
 
@@ -101,7 +103,7 @@ impl Start {
         let start = async {
             let result = self.host.docker.start(&container).await;
             drop(permit);
-            self.host.metrics.start_phase(&self.pool.name, "start", begun.elapsed());
+            self.host.metrics.startup_phase(&self.pool.name, StartPhase::Start, begun.elapsed());
             if result.is_ok() {
                 self.tell(Event::Seen(self.order.runner, Seen::Started)).await;
             }
@@ -126,7 +128,7 @@ impl Start {
         }
         match hand_over(attached, &minted.1).await {
             Ok(lines) => {
-                self.host.metrics.start_phase(&self.pool.name, "hand_over", begun.elapsed());
+                self.host.metrics.startup_phase(&self.pool.name, StartPhase::Hand, begun.elapsed());
                 self.tell(Event::Seen(self.order.runner, Seen::Handed)).await;
                 info!("handed its configuration over");
                 Ok(lines)
@@ -205,7 +207,7 @@ impl Start {
         };
         match self.host.github.mint(&request).await {
             Ok(minted) => {
-                self.host.metrics.start_phase(&self.pool.name, "mint", begun.elapsed());
+                self.host.metrics.startup_phase(&self.pool.name, StartPhase::Mint, begun.elapsed());
                 self.tell(Event::Minted(self.order.runner, minted.id)).await;
                 Ok((minted.id, minted.jit_config))
             }

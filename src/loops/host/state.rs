@@ -2,20 +2,26 @@
 //! [`crate::fleet::converge`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::measure;
 use super::remove::{ReapOrder, RetireOrder};
 use super::start::StartOrder;
-use super::{BEAT_EVERY, Host, LIST_EVERY, RETRY_AFTER, RetireEnd, Shutdown, StartEnd, SWEEP_EVERY};
+use super::{
+    BEAT_EVERY, Host, LIST_EVERY, RETRY_AFTER, RetireEnd, SWEEP_EVERY, Shutdown, StartEnd,
+};
 use crate::fleet::converge::{Agent, Found, Listing, Local, Stopping, Work};
 use crate::fleet::host::{Assigned, Assignment, HostRecord, RECORD_VERSION};
 use crate::fleet::id::{BootId, ContainerId, GitHubRunnerId, HostId, RunnerId, Term};
+use crate::fleet::listener::JobResult;
 use crate::fleet::reason::{Reason, Refusal};
 use crate::fleet::runner::{RunnerPhase, RunnerRecord, Seen};
 use crate::fleet::time::Timestamp;
+use crate::telemetry::metrics::Metrics;
 
 /// GitHub's 422 stands this long before the same runner is asked about again.
 const BUSY_BLOCKS: std::time::Duration = std::time::Duration::from_secs(600);
@@ -25,6 +31,7 @@ const LIST_SOON: std::time::Duration = std::time::Duration::from_secs(1);
 /// What the loop knows, and what its tasks hold on to.
 #[derive(Debug)]
 pub struct State {
+    metrics: Arc<Metrics>,
     pub agent: Agent,
     /// The last list, until a turn has compared it.
     pub listing: Option<Listing>,
@@ -57,11 +64,18 @@ struct Handle {
     running: watch::Sender<bool>,
     /// Its output stream has ended while its container may live.
     output_ended: bool,
+    /// What the listener said of its job.
+    result: Option<JobResult>,
 }
 
 impl Handle {
     fn new() -> Self {
-        Self { cancel: CancellationToken::new(), running: watch::Sender::new(false), output_ended: false }
+        Self {
+            cancel: CancellationToken::new(),
+            running: watch::Sender::new(false),
+            output_ended: false,
+            result: None,
+        }
     }
 }
 
@@ -83,6 +97,7 @@ impl State {
         };
         let now = host.clock.now();
         Self {
+            metrics: host.metrics.clone(),
             agent,
             listing: None,
             adopted: false,
@@ -143,7 +158,12 @@ impl State {
     }
 
     /// Takes a container on that was found alive.
-    pub fn adopt(&mut self, found: &Found, correlation: String, now: Timestamp) -> watch::Sender<bool> {
+    pub fn adopt(
+        &mut self,
+        found: &Found,
+        correlation: String,
+        now: Timestamp,
+    ) -> watch::Sender<bool> {
         let record = RunnerRecord {
             id: found.runner,
             name: found.name.clone(),
@@ -182,6 +202,8 @@ impl State {
                     }
                     local.record.phase = phase;
                     self.dirty = true;
+                    let result = self.handles.get(&runner).and_then(|handle| handle.result);
+                    measure::moved(&self.metrics, &local.record, &before, result, now);
                 }
             }
             Err(illegal) => {
@@ -193,6 +215,12 @@ impl State {
     pub fn container_is(&mut self, runner: RunnerId, container: ContainerId) {
         if let Some(local) = self.agent.local.get_mut(&runner) {
             local.record.container = Some(container);
+        }
+    }
+
+    pub fn job_result(&mut self, runner: RunnerId, result: JobResult) {
+        if let Some(handle) = self.handles.get_mut(&runner) {
+            handle.result = Some(result);
         }
     }
 
@@ -318,7 +346,13 @@ impl State {
     }
 
     /// The container exited: the runner's life is over, its container is to be removed.
-    pub fn exited(&mut self, runner: RunnerId, code: i64, oom: bool, now: Timestamp) -> Option<ReapOrder> {
+    pub fn exited(
+        &mut self,
+        runner: RunnerId,
+        code: i64,
+        oom: bool,
+        now: Timestamp,
+    ) -> Option<ReapOrder> {
         self.settling.remove(&runner);
         let local = self.agent.local.get(&runner)?;
         if local.record.phase.is_terminal() || local.work.is_some() {
@@ -370,9 +404,9 @@ impl State {
     pub fn prune(&mut self, assignment: &Assignment) {
         let agent = &mut self.agent;
         agent.refused.retain(|id, _| assignment.runners.contains_key(id));
-        agent.spent.retain(|id| {
-            agent.local.contains_key(id) || assignment.runners.contains_key(id)
-        });
+        agent
+            .spent
+            .retain(|id| agent.local.contains_key(id) || assignment.runners.contains_key(id));
     }
 
     /// Begins to stop: by draining or by leaving everything as it is.
@@ -448,9 +482,9 @@ impl State {
             listing.containers.iter().map(|found| (found.runner, found)).collect();
         let mut refollow = Vec::new();
         for (id, local) in &mut self.agent.local {
-            let alive = present.get(id).is_some_and(|f| {
-                f.state == crate::fleet::converge::FoundState::Alive
-            });
+            let alive = present
+                .get(id)
+                .is_some_and(|f| f.state == crate::fleet::converge::FoundState::Alive);
             if present.contains_key(id) {
                 local.missing = 0;
             } else if local.record.phase.since() < listing.begun_at {

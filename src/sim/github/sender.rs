@@ -15,7 +15,7 @@ const CONCURRENT_MAX: usize = 8;
 
 /// Delivers what waits, as it comes, until `stop`.
 pub(crate) async fn deliver(sim: &SimGitHub, stop: &CancellationToken) {
-    let client = match reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build() {
+    let client = match crate::sim::http::plain_client().timeout(TIMEOUT).build() {
         Ok(client) => client,
         Err(error) => {
             tracing::error!(%error, "webhooks will not be delivered");

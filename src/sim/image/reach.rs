@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::docker::{BollardDocker, DockerError, Probe, ProbeSpec};
 use crate::fleet::id::ClusterMark;
+use crate::telemetry::chain;
 
 use super::EXECUTABLE;
 
@@ -70,22 +71,11 @@ pub async fn probe(
 /// # Errors
 /// The whole chain of causes, as one sentence for the person who reads it.
 pub async fn reach(url: &str) -> Result<(), String> {
-    let client = reqwest::Client::builder()
+    let client = crate::sim::http::plain_client()
         .timeout(REQUEST_LIMIT)
-        .no_proxy()
         .build()
         .map_err(|error| chain(&error))?;
     client.get(url).send().await.map(drop).map_err(|error| chain(&error))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ impl Transport {
     /// # Errors
     /// When no client can be built.
     pub fn http() -> Result<Self, reqwest::Error> {
-        Ok(Self::Http(reqwest::Client::builder().no_proxy().tcp_nodelay(true).build()?))
+        Ok(Self::Http(crate::sim::http::plain_client().tcp_nodelay(true).build()?))
     }
 }
 

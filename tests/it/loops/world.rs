@@ -16,6 +16,7 @@ use runner_orchestrator::sim::github::{NewJobs, SimGitHub, SimOptions, StateRepo
 use runner_orchestrator::sim::listener::{ListenerFaults, Transport};
 use runner_orchestrator::sim::program::ListenerProgram;
 use runner_orchestrator::store::memory::MemoryStore;
+use runner_orchestrator::telemetry::metrics::Metrics;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -101,7 +102,7 @@ impl World {
             github: Arc::new(github),
             store: Arc::new(MemoryStore::new(clock.clone())),
             clock,
-            metrics: Arc::default(),
+            metrics: Arc::new(Metrics::new(&[], &[]).unwrap()),
         };
         let app = App::start(
             edges,

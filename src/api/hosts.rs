@@ -1,0 +1,156 @@
+//! Hosts: the Docker daemons that runners live on, as their agents last reported them.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::ApiState;
+use super::extract::{NoBody, Path};
+use super::pools::{SwitchAnswer, Switched, switch};
+use super::problem::{Code, Problem, ProblemBody, quoted};
+use super::reading::Reading;
+use super::shape::{At, IdText};
+use crate::fleet::host::{HostRecord, Liveness};
+use crate::fleet::id::{BootId, HostId, ReplicaId};
+use crate::fleet::intent::Wish;
+
+/// All hosts.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Hosts {
+    pub hosts: Vec<HostBody>,
+}
+
+/// One Docker daemon.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct HostBody {
+    #[schema(value_type = IdText)]
+    pub id: HostId,
+    pub hostname: String,
+    /// `live`; `suspect`: silent for 15 s, gets nothing new; `lost`: silent for 45 s.
+    #[schema(example = "live")]
+    pub liveness: &'static str,
+    pub docker_up: bool,
+    pub docker_version: Option<String>,
+    /// Gets nothing new, by an operator's wish.
+    pub draining: bool,
+    pub stopping: bool,
+    pub max_runners: u32,
+    /// How many runners take up room on it.
+    pub runners: u32,
+    /// Images of our pools that are present.
+    pub images: Vec<String>,
+    pub reported_at: At,
+    /// How long ago its agent's report reached the leader; null when it never did.
+    pub silent_seconds: Option<u64>,
+    #[schema(value_type = IdText)]
+    pub replica: ReplicaId,
+    #[schema(value_type = IdText)]
+    pub boot: BootId,
+}
+
+/// Every host's body.
+#[must_use]
+pub fn host_bodies(state: &ApiState, reading: &Reading) -> Vec<HostBody> {
+    let view = reading.view();
+    let occupied = view.roster().occupied_by_host();
+    let policy = &state.handle.settings.policy;
+    view.hosts
+        .values()
+        .map(|host| HostBody {
+            id: host.host,
+            hostname: host.hostname.clone(),
+            liveness: match view.liveness(&host.host, policy, reading.now) {
+                Liveness::Live => "live",
+                Liveness::Suspect => "suspect",
+                Liveness::Lost => "lost",
+            },
+            docker_up: host.docker_up,
+            docker_version: host.docker_version.clone(),
+            draining: view.operator.draining.contains(&host.host),
+            stopping: host.stopping,
+            max_runners: host.max_runners,
+            runners: occupied.get(&host.host).copied().unwrap_or(0),
+            images: host.images.iter().cloned().collect(),
+            reported_at: host.at.into(),
+            silent_seconds: view
+                .ledger
+                .heard
+                .get(&host.host)
+                .map(|heard| reading.now.since(heard.at).as_secs()),
+            replica: host.replica,
+            boot: host.boot,
+        })
+        .collect()
+}
+
+/// List hosts
+#[utoipa::path(get, path = "/api/v1/hosts", tag = "observe",
+    responses((status = 200, description = "Every Docker daemon", body = Hosts)))]
+pub async fn list_hosts(State(state): State<ApiState>) -> Json<Hosts> {
+    let reading = state.read();
+    Json(Hosts { hosts: host_bodies(&state, &reading) })
+}
+
+/// A host by its id, or by its name where only one has it.
+fn host<'a>(reading: &'a Reading, asked: &str) -> Result<&'a HostRecord, Problem> {
+    let id: Option<HostId> = asked.parse().ok();
+    let hosts = reading.view().hosts.values();
+    let mut found = hosts.filter(|host| Some(host.host) == id || host.hostname == asked);
+    match (found.next(), found.next()) {
+        (Some(host), None) => Ok(host),
+        (Some(_), Some(_)) => {
+            let detail = format!("{} names more than one host; give its id", quoted(asked));
+            Err(Problem::new(Code::UnknownHost, detail))
+        }
+        (None, _) => {
+            let detail = format!("no host {}; see /api/v1/hosts", quoted(asked));
+            Err(Problem::new(Code::UnknownHost, detail))
+        }
+    }
+}
+
+/// Empty a host
+///
+/// It gets nothing new, its idle runners are removed, and its busy ones finish.
+#[utoipa::path(post, path = "/api/v1/hosts/{id}/drain", tag = "operate",
+    params(("id" = String, Path, description = "The host's id or name")),
+    responses(
+        (status = 200, description = "Draining", body = Switched),
+        (status = 202, description = "Recorded; no leader has answered yet", body = Switched),
+        (status = 404, description = "No such host", body = ProblemBody,
+            content_type = "application/problem+json"),
+    ))]
+pub async fn drain_host(
+    State(state): State<ApiState>,
+    Path(asked): Path<String>,
+    headers: HeaderMap,
+    _: NoBody,
+) -> SwitchAnswer {
+    let reading = state.read();
+    let host = host(&reading, &asked)?;
+    let done = format!("Host {} is being drained", host.hostname);
+    switch(&state, &headers, Wish::Drain { host: host.host }, done).await
+}
+
+/// Use a drained host again
+#[utoipa::path(post, path = "/api/v1/hosts/{id}/undrain", tag = "operate",
+    params(("id" = String, Path, description = "The host's id or name")),
+    responses(
+        (status = 200, description = "In use again", body = Switched),
+        (status = 202, description = "Recorded; no leader has answered yet", body = Switched),
+        (status = 404, description = "No such host", body = ProblemBody,
+            content_type = "application/problem+json"),
+    ))]
+pub async fn undrain_host(
+    State(state): State<ApiState>,
+    Path(asked): Path<String>,
+    headers: HeaderMap,
+    _: NoBody,
+) -> SwitchAnswer {
+    let reading = state.read();
+    let host = host(&reading, &asked)?;
+    let done = format!("Host {} is in use again", host.hostname);
+    switch(&state, &headers, Wish::Undrain { host: host.host }, done).await
+}

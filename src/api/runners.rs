@@ -1,0 +1,282 @@
+//! `GET /api/v1/runners`: the original's four arrays, and every runner in full.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::ApiState;
+use super::reading::{Reading, SeenRunner};
+use super::shape::{At, IdText, ReasonBody, at};
+use crate::fleet::id::{
+    ContainerId, GitHubRunnerId, HostId, PoolName, ReplicaId, RunnerId, RunnerName,
+};
+use crate::fleet::reason::Reason;
+use crate::fleet::runner::RunnerPhase;
+
+/// Runners by every witness.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Runners {
+    /// Containers of this cluster.
+    pub docker_runners: Vec<DockerRunner>,
+    /// Registrations of this cluster, as GitHub last listed them.
+    pub github_runners: Vec<GitHubRunner>,
+    /// Kept for the original's clients. Other people's registrations are counted
+    /// (`runners.ignored_existing` of the status), not held.
+    pub ignored_runners: Vec<GitHubRunner>,
+    /// Runners being cared for.
+    pub active_tracked: Vec<TrackedRunner>,
+    /// Every runner, all witnesses together.
+    pub runners: Vec<Runner>,
+}
+
+/// A container.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct DockerRunner {
+    #[schema(value_type = String)]
+    pub id: ContainerId,
+    /// The container's name.
+    pub name: String,
+    /// As Docker calls it: `created`, `running` or `exited`.
+    #[schema(example = "running")]
+    pub status: &'static str,
+    #[schema(value_type = String)]
+    pub runner_name: RunnerName,
+    /// The image decides it, and does not tell; always null.
+    pub runner_version: Option<String>,
+    pub created_at: At,
+    #[schema(value_type = String)]
+    pub host: HostId,
+    /// `owner/name`, organisation, or `enterprises/name`.
+    pub repo_url: Option<String>,
+    pub image: Option<String>,
+}
+
+/// A registration.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct GitHubRunner {
+    #[schema(value_type = u64)]
+    pub id: GitHubRunnerId,
+    #[schema(value_type = String)]
+    pub name: RunnerName,
+    #[schema(example = "linux")]
+    pub os: &'static str,
+    /// `online` or `offline`.
+    pub status: &'static str,
+    pub busy: bool,
+    pub labels: Vec<Label>,
+}
+
+/// A runner's label.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Label {
+    pub name: String,
+}
+
+/// A runner being cared for.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct TrackedRunner {
+    #[schema(value_type = String)]
+    pub name: RunnerName,
+    pub created_at: At,
+    #[schema(value_type = Option<String>)]
+    pub container_id: Option<ContainerId>,
+    /// When its host last reported it.
+    pub last_seen: Option<At>,
+}
+
+/// One runner in full.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Runner {
+    #[schema(value_type = IdText)]
+    pub id: RunnerId,
+    #[schema(value_type = String)]
+    pub name: RunnerName,
+    #[schema(value_type = String)]
+    pub pool: PoolName,
+    #[schema(value_type = IdText)]
+    pub host: HostId,
+    pub hostname: Option<String>,
+    /// The replica whose agent cares for it.
+    #[schema(value_type = Option<IdText>)]
+    pub replica: Option<ReplicaId>,
+    /// `assigned`, `accepted`, `created`, `started`, `handed`, `listening`, `running`,
+    /// `unknown`, or how it ended: `ended`, `failed`, `retired`, `expired`, `lost`.
+    #[schema(example = "listening")]
+    pub phase: &'static str,
+    /// When the phase began.
+    pub since: At,
+    /// Since when it listens without a job.
+    pub idle_since: Option<At>,
+    pub assigned_at: Option<At>,
+    pub listened_at: Option<At>,
+    #[schema(value_type = Option<String>)]
+    pub container_id: Option<ContainerId>,
+    pub container_name: String,
+    #[schema(value_type = Option<u64>)]
+    pub github_id: Option<GitHubRunnerId>,
+    /// Why it was added.
+    pub reason: Option<ReasonBody>,
+    /// Why it is being removed.
+    pub retiring: Option<ReasonBody>,
+    /// How it came to its end.
+    pub end: Option<End>,
+    /// Follows it through logs and labels.
+    pub correlation: Option<String>,
+    /// Found running when its host's agent started.
+    pub adopted: bool,
+}
+
+/// How a runner ended.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct End {
+    pub exit_code: Option<i64>,
+    /// The kernel killed it for its memory.
+    pub oom: bool,
+    pub ran_job: Option<bool>,
+    /// How it failed.
+    pub failure: Option<&'static str>,
+    pub reason: Option<ReasonBody>,
+}
+
+/// List runners
+///
+/// From the last view; no call to GitHub or Docker.
+#[utoipa::path(get, path = "/api/v1/runners", tag = "observe",
+    responses((status = 200, description = "By every witness", body = Runners)))]
+pub async fn list_runners(State(state): State<ApiState>) -> Json<Runners> {
+    let reading = state.read();
+    let seen = reading.runners();
+    let live = || seen.values().filter(|runner| !runner.phase.is_terminal());
+    Json(Runners {
+        docker_runners: seen
+            .values()
+            .filter_map(|runner| docker_runner(runner, &reading))
+            .collect(),
+        github_runners: github_runners(&reading),
+        ignored_runners: Vec::new(),
+        active_tracked: live().map(|runner| tracked(runner, &reading)).collect(),
+        runners: seen.values().map(|runner| full(runner, &reading)).collect(),
+    })
+}
+
+fn docker_runner(runner: &SeenRunner<'_>, reading: &Reading) -> Option<DockerRunner> {
+    let container = runner.container()?;
+    let pool = reading.view().pools.get(runner.pool);
+    Some(DockerRunner {
+        id: container.clone(),
+        name: runner.name.container_name(),
+        status: match &runner.phase {
+            RunnerPhase::Assigned { .. }
+            | RunnerPhase::Accepted { .. }
+            | RunnerPhase::Created { .. } => "created",
+            RunnerPhase::Started { .. }
+            | RunnerPhase::Handed { .. }
+            | RunnerPhase::Listening { .. }
+            | RunnerPhase::Running { .. }
+            | RunnerPhase::Unknown { .. } => "running",
+            RunnerPhase::Ended { .. }
+            | RunnerPhase::Failed { .. }
+            | RunnerPhase::Retired { .. }
+            | RunnerPhase::Expired { .. }
+            | RunnerPhase::Lost { .. } => "exited",
+        },
+        runner_name: runner.name.clone(),
+        runner_version: None,
+        created_at: since_when(runner),
+        host: runner.host,
+        repo_url: pool.map(|pool| pool.scope.path()),
+        image: pool.map(|pool| pool.image.clone()),
+    })
+}
+
+fn github_runners(reading: &Reading) -> Vec<GitHubRunner> {
+    let view = reading.view();
+    let runners = reading.runners();
+    let labels_of = |name: &RunnerName| {
+        let pool = runners.values().find(|runner| runner.name == name).map(|runner| runner.pool);
+        let pool = pool.and_then(|pool| view.pools.get(pool));
+        pool.map(|pool| pool.labels.iter().map(|l| Label { name: l.to_owned() }).collect())
+    };
+    let listed = view.ledger.registrations.listed().iter();
+    listed
+        .map(|(name, row)| GitHubRunner {
+            id: row.id,
+            name: name.clone(),
+            // Every runner of ours is a Linux container.
+            os: "linux",
+            status: if row.online { "online" } else { "offline" },
+            busy: row.busy,
+            labels: labels_of(name).unwrap_or_default(),
+        })
+        .collect()
+}
+
+fn tracked(runner: &SeenRunner<'_>, reading: &Reading) -> TrackedRunner {
+    let reported = runner.record.and_then(|_| reading.host(&runner.host));
+    TrackedRunner {
+        name: runner.name.clone(),
+        created_at: since_when(runner),
+        container_id: runner.container().cloned(),
+        last_seen: at(reported.map(|host| host.at)),
+    }
+}
+
+/// When its life began, as far as that is known.
+fn since_when(runner: &SeenRunner<'_>) -> At {
+    let assigned = runner.assigned.map(|assigned| assigned.at);
+    let recorded = runner.record.map(|record| record.assigned_at);
+    assigned.or(recorded).unwrap_or_else(|| runner.phase.since()).into()
+}
+
+fn full(runner: &SeenRunner<'_>, reading: &Reading) -> Runner {
+    let host = reading.host(&runner.host);
+    let record = runner.record;
+    let assigned = runner.assigned;
+    let correlation = record
+        .map(|record| record.correlation.clone())
+        .or_else(|| assigned.map(|assigned| assigned.correlation.clone()));
+    Runner {
+        id: runner.id,
+        name: runner.name.clone(),
+        pool: runner.pool.clone(),
+        host: runner.host,
+        hostname: host.map(|host| host.hostname.clone()),
+        replica: host.map(|host| host.replica),
+        phase: runner.phase.name(),
+        since: runner.phase.since().into(),
+        idle_since: at(runner.idle_since()),
+        assigned_at: at(assigned.map(|a| a.at).or_else(|| record.map(|r| r.assigned_at))),
+        listened_at: at(record.and_then(|record| record.listened_at)),
+        container_id: runner.container().cloned(),
+        container_name: runner.name.container_name(),
+        github_id: record.and_then(|record| record.github_id),
+        reason: assigned.map(|assigned| ReasonBody::from(&assigned.reason)),
+        retiring: runner.retiring.map(ReasonBody::from),
+        end: end(&runner.phase),
+        correlation,
+        adopted: record.is_some_and(|record| record.adopted),
+    }
+}
+
+fn end(phase: &RunnerPhase) -> Option<End> {
+    let none = End { exit_code: None, oom: false, ran_job: None, failure: None, reason: None };
+    let because = |reason: &Reason| Some(ReasonBody::from(reason));
+    match phase {
+        RunnerPhase::Ended { ran_job, exit_code, oom, .. } => {
+            Some(End { exit_code: Some(*exit_code), oom: *oom, ran_job: *ran_job, ..none })
+        }
+        RunnerPhase::Failed { failure, .. } => Some(End { failure: Some(failure.code()), ..none }),
+        RunnerPhase::Retired { reason, .. }
+        | RunnerPhase::Expired { reason, .. }
+        | RunnerPhase::Lost { reason, .. } => Some(End { reason: because(reason), ..none }),
+        RunnerPhase::Assigned { .. }
+        | RunnerPhase::Accepted { .. }
+        | RunnerPhase::Created { .. }
+        | RunnerPhase::Started { .. }
+        | RunnerPhase::Handed { .. }
+        | RunnerPhase::Listening { .. }
+        | RunnerPhase::Running { .. }
+        | RunnerPhase::Unknown { .. } => None,
+    }
+}

@@ -1,0 +1,60 @@
+//! What the metrics show of a turn.
+
+use std::collections::BTreeMap;
+
+use crate::fleet::id::PoolName;
+use crate::fleet::plan::Plan;
+use crate::fleet::runner::RunnerPhase;
+use crate::fleet::time::Timestamp;
+use crate::fleet::view::View;
+use crate::telemetry::metrics::{Metrics, PoolNow, RunnerState};
+
+/// Sets every pool's gauges from the view and what was decided from it.
+pub(super) fn pools(metrics: &Metrics, view: &View, plan: &Plan, now: Timestamp) {
+    let roster = view.roster();
+    let mut states: BTreeMap<&PoolName, BTreeMap<RunnerState, u32>> = BTreeMap::new();
+    for runner in roster.runners.values() {
+        let Some(state) = state(&runner.phase) else { continue };
+        let state = if runner.is_retiring() { RunnerState::Retiring } else { state };
+        *states.entry(runner.pool).or_default().entry(state).or_default() += 1;
+    }
+    for (name, decision) in &plan.pools {
+        let breaker = view.ledger.breakers.get(name);
+        metrics.pool(
+            name,
+            &PoolNow {
+                queued_jobs: decision.demand.waiting_count(),
+                oldest_wait: decision
+                    .demand
+                    .oldest
+                    .map(|(queued_at, _)| now.since(queued_at))
+                    .unwrap_or_default(),
+                desired: decision.desired,
+                runners: states.remove(name).unwrap_or_default(),
+                breaker_active: breaker.is_some_and(|breaker| breaker.is_open(now)),
+            },
+        );
+    }
+    let unmatched = view.ledger.demand.unmatched(&view.pools).len();
+    metrics.unmatched_jobs(u32::try_from(unmatched).unwrap_or(u32::MAX));
+    let foreign = view.ledger.registrations.scopes().values().map(|scope| scope.foreign).sum();
+    metrics.foreign_runners(foreign);
+}
+
+fn state(phase: &RunnerPhase) -> Option<RunnerState> {
+    match phase {
+        RunnerPhase::Assigned { .. } => Some(RunnerState::Assigned),
+        RunnerPhase::Accepted { .. } => Some(RunnerState::Accepted),
+        RunnerPhase::Created { .. } => Some(RunnerState::Created),
+        RunnerPhase::Started { .. } => Some(RunnerState::Started),
+        RunnerPhase::Handed { .. } => Some(RunnerState::Handed),
+        RunnerPhase::Listening { .. } => Some(RunnerState::Listening),
+        RunnerPhase::Running { .. } => Some(RunnerState::Running),
+        RunnerPhase::Unknown { .. } => Some(RunnerState::Unknown),
+        RunnerPhase::Ended { .. }
+        | RunnerPhase::Failed { .. }
+        | RunnerPhase::Retired { .. }
+        | RunnerPhase::Expired { .. }
+        | RunnerPhase::Lost { .. } => None,
+    }
+}

@@ -1,0 +1,434 @@
+//! A fleet of one host, reported by hand, and the API in front of it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode, header};
+use http_body_util::BodyExt;
+use runner_orchestrator::api::{ApiSettings, ApiState, decisions, router};
+use runner_orchestrator::app::{Edges, Handle, Readiness, Settings};
+use runner_orchestrator::clock::{Clock, SystemClock};
+use runner_orchestrator::election;
+use runner_orchestrator::fleet::budget::Budget;
+use runner_orchestrator::fleet::demand::WaitingJob;
+use runner_orchestrator::fleet::host::HostRecord;
+use runner_orchestrator::fleet::id::{
+    BootId, ClusterMark, ContainerId, GitHubRunnerId, HostId, JobId, PoolName, ReplicaId, RepoName,
+    RunnerId, RunnerName,
+};
+use runner_orchestrator::fleet::ledger::Ledger;
+use runner_orchestrator::fleet::policy::Policy;
+use runner_orchestrator::fleet::pool::{Labels, Pool, Resources, Scope};
+use runner_orchestrator::fleet::registration::{Row, ScopeReading};
+use runner_orchestrator::fleet::runner::{RunnerPhase, RunnerRecord};
+use runner_orchestrator::fleet::time::Timestamp;
+use runner_orchestrator::fleet::view::View;
+use runner_orchestrator::github::Preflight;
+use runner_orchestrator::loops::host::Shutdown;
+use runner_orchestrator::loops::lead::{Lead, Published};
+use runner_orchestrator::store::Store;
+use runner_orchestrator::store::memory::MemoryStore;
+use runner_orchestrator::telemetry::metrics::Metrics;
+use secrecy::SecretString;
+use serde_json::Value;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+use uuid::Uuid;
+
+use super::edges::{CountingDocker, CountingGitHub};
+
+pub(super) const MARK: &str = "demo";
+pub(super) const IMAGE: &str = "apex-runner:local";
+pub(super) const REPO: &str = "acme/demo";
+
+/// Everything a test may turn.
+pub(super) struct World {
+    pub(super) app: Router,
+    pub(super) state: ApiState,
+    pub(super) store: Arc<MemoryStore>,
+    pub(super) clock: Arc<SystemClock>,
+    pub(super) docker: Arc<CountingDocker>,
+    pub(super) github: Arc<CountingGitHub>,
+    pub(super) ready: watch::Sender<Readiness>,
+    pub(super) seen: watch::Receiver<Arc<Published>>,
+    pub(super) answers: Arc<Mutex<Vec<(String, String, u16)>>>,
+    observed: watch::Sender<u64>,
+    ledger: Arc<Mutex<Ledger>>,
+    replica: ReplicaId,
+    record: Mutex<HostRecord>,
+    tasks: JoinSet<()>,
+    lead: Option<Lead>,
+    leadership: Option<watch::Sender<Option<election::Leadership>>>,
+}
+
+/// What differs between worlds.
+#[derive(Clone, Default)]
+pub(super) struct Setup {
+    pub(super) token: Option<&'static str>,
+    pub(super) pools: Vec<(&'static str, &'static [&'static str])>,
+    pub(super) metrics_panic: bool,
+}
+
+/// A world whose leader runs.
+pub(super) async fn led() -> World {
+    led_with(Setup::default()).await
+}
+
+pub(super) async fn led_with(setup: Setup) -> World {
+    let mut world = World::new(&setup);
+    world.report(|_| ()).await;
+    world.lead().await;
+    world
+}
+
+impl World {
+    /// Nobody leads yet.
+    pub(super) fn new(setup: &Setup) -> Self {
+        let clock = Arc::new(SystemClock::new());
+        let store = Arc::new(MemoryStore::new(clock.clone()));
+        let docker = Arc::new(CountingDocker::default());
+        let github = Arc::new(CountingGitHub::default());
+        let pools = pools(setup);
+        let edges = Edges {
+            docker: docker.clone(),
+            github: github.clone(),
+            store: store.clone(),
+            clock: clock.clone(),
+            metrics: Arc::new(Metrics::new(&[], &[]).unwrap()),
+        };
+        let (published, seen) = watch::channel(Arc::new(nothing(&pools, clock.now())));
+        let asked = Readiness {
+            docker: Some(Ok(())),
+            github: Some(Ok(Preflight::default())),
+            stopping: false,
+        };
+        let (ready, readiness) = watch::channel(asked);
+        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let (leadership, leads) = watch::channel(None);
+        let (observed, observed_seen) = watch::channel(0);
+        let lead = Lead {
+            store: store.clone(),
+            github: github.clone(),
+            clock: clock.clone(),
+            cluster: ClusterMark::derive(MARK),
+            pools: pools.clone(),
+            policy: Policy::default(),
+            ledger: ledger.clone(),
+            leadership: leads,
+            published,
+            observed: observed_seen,
+            reread: watch::Sender::new(0),
+            metrics: Arc::new(Metrics::new(&[], &[]).unwrap()),
+            tracker: TaskTracker::new(),
+            cleaning: Arc::new(Semaphore::new(1)),
+        };
+        let replica = ReplicaId(Uuid::now_v7());
+        let handle = Handle {
+            replica,
+            published: seen.clone(),
+            readiness,
+            pulls: watch::Sender::new(BTreeMap::new()).subscribe(),
+            settings: Arc::new(settings(pools)),
+            edges,
+        };
+        let answers = Arc::new(Mutex::new(Vec::new()));
+        let state = api(handle, setup, clock.now(), answers.clone());
+        Self {
+            app: router(state.clone()),
+            state,
+            store,
+            docker,
+            github,
+            ready,
+            seen,
+            answers,
+            observed,
+            ledger,
+            replica,
+            record: Mutex::new(record(replica, clock.now())),
+            clock,
+            tasks: JoinSet::new(),
+            lead: Some(lead),
+            leadership: Some(leadership),
+        }
+    }
+
+    /// Starts the real election, the real lead loop and the recorder.
+    pub(super) async fn lead(&mut self) {
+        let cancel = CancellationToken::new();
+        let (lead, leadership) = (self.lead.take().unwrap(), self.leadership.take().unwrap());
+        let store: Arc<dyn Store> = self.store.clone();
+        self.tasks.spawn(election::run(store, self.replica, leadership, cancel.clone()));
+        self.tasks.spawn(lead.run(cancel.clone()));
+        let recorder = self.state.recorder();
+        self.tasks.spawn(decisions::record(self.seen.clone(), recorder, cancel));
+        self.settled(|published| published.term.is_some()).await;
+    }
+
+    /// Waits until what is published fits.
+    pub(super) async fn settled(&mut self, fits: impl Fn(&Published) -> bool) {
+        let waited = self.seen.wait_for(|published| fits(published));
+        tokio::time::timeout(Duration::from_secs(20), waited).await.unwrap().unwrap();
+    }
+
+    /// Changes the host's report and sends it.
+    pub(super) async fn report(&self, change: impl FnOnce(&mut HostRecord)) {
+        let report = {
+            let mut record = self.record.lock().unwrap();
+            change(&mut record);
+            record.seq += 1;
+            record.at = self.clock.now();
+            record.clone()
+        };
+        self.store.report(report).await.unwrap();
+    }
+
+    /// Adds a runner in a phase, with a container, and waits until it is seen.
+    pub(super) async fn runner(&mut self, n: u128, phase: RunnerPhase) -> RunnerRecord {
+        let runner = runner(n, phase, self.clock.now());
+        let (id, phase) = (runner.id, runner.phase.clone());
+        self.report(|record| drop(record.runners.insert(id, runner.clone()))).await;
+        self.settled(|published| {
+            let mut records = published.view.hosts.values();
+            records.any(|host| host.runners.get(&id).is_some_and(|r| r.phase == phase))
+        })
+        .await;
+        runner
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// What GitHub's queue shows of one repository.
+    pub(super) fn queue(&self, jobs: &[(u64, &[&str])]) {
+        let (repo, now) = (RepoName::from(REPO), self.now());
+        let jobs = jobs.iter().map(|(id, labels)| WaitingJob {
+            id: JobId(*id),
+            repo: repo.clone(),
+            labels: labels.iter().collect(),
+            queued_at: now,
+            name: format!("build {id}"),
+            evidence: now,
+        });
+        self.ledger.lock().unwrap().demand.read(&repo, now, jobs.collect());
+        self.observed.send_modify(|count| *count += 1);
+    }
+
+    /// What GitHub's runner list shows.
+    pub(super) fn registrations(&self, rows: Vec<Row>) {
+        let scope = Scope::Repo(RepoName::from(REPO));
+        let reading = ScopeReading { scope, begun_at: self.now(), rows };
+        let (mark, policy) = (ClusterMark::derive(MARK), Policy::default());
+        let hosts = BTreeMap::new();
+        self.ledger.lock().unwrap().absorb_registrations(reading, &mark, &hosts, &policy);
+        self.observed.send_modify(|count| *count += 1);
+    }
+
+    pub(super) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.app.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Answer { status: parts.status, headers: parts.headers, json, text }
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Answer {
+        self.send(request("GET", path).body(Body::empty()).unwrap()).await
+    }
+
+    pub(super) async fn post(&self, path: &str, body: &str) -> Answer {
+        let request = request("POST", path).header(header::CONTENT_TYPE, "application/json");
+        self.send(request.body(Body::from(body.to_owned())).unwrap()).await
+    }
+
+    pub(super) async fn delete(&self, path: &str) -> Answer {
+        self.send(request("DELETE", path).body(Body::empty()).unwrap()).await
+    }
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: axum::http::HeaderMap,
+    pub(super) json: Value,
+    pub(super) text: String,
+}
+
+impl Answer {
+    pub(super) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// A problem of this status and code, complete in every part.
+    #[track_caller]
+    pub(super) fn is_problem(&self, status: u16, code: &str) {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(self.json["code"], code, "{}", self.text);
+        assert_eq!(self.json["status"], status);
+        assert_eq!(self.json["type"], format!("urn:runner-orchestrator:problem:{code}"));
+        assert_eq!(self.json["instance"], self.header("x-request-id"));
+        assert!(self.json["title"].as_str().is_some_and(|title| !title.is_empty()));
+        assert!(self.json["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
+        assert!(self.text.len() < 4_000, "a problem does not echo what was sent");
+    }
+}
+
+pub(super) fn request(method: &str, path: &str) -> axum::http::request::Builder {
+    Request::builder().method(method).uri(path).header(header::HOST, "localhost:8080")
+}
+
+pub(super) fn listening(since: Timestamp) -> RunnerPhase {
+    RunnerPhase::Listening { since }
+}
+
+pub(super) fn running(since: Timestamp) -> RunnerPhase {
+    RunnerPhase::Running { since }
+}
+
+/// A container id of 64 digits that begin differently for each `n`.
+pub(super) fn container_id(n: u128) -> ContainerId {
+    ContainerId(format!("{n:016x}").repeat(4))
+}
+
+fn host_id() -> HostId {
+    HostId(Uuid::from_u128(0xabcd_ef01 << 96))
+}
+
+fn runner(n: u128, phase: RunnerPhase, now: Timestamp) -> RunnerRecord {
+    let id = RunnerId(Uuid::from_u128(n));
+    RunnerRecord {
+        id,
+        name: RunnerName::compose(&ClusterMark::derive(MARK), &host_id(), &id),
+        pool: PoolName::from("default"),
+        phase,
+        container: Some(container_id(n)),
+        github_id: Some(GitHubRunnerId(u64::try_from(n).unwrap())),
+        assigned_at: now,
+        listened_at: None,
+        revision: "r1".to_owned(),
+        correlation: id.tail(),
+        retiring: None,
+        retire_blocked_until: None,
+        adopted: false,
+    }
+}
+
+fn record(replica: ReplicaId, at: Timestamp) -> HostRecord {
+    HostRecord {
+        version: 1,
+        host: host_id(),
+        boot: BootId(Uuid::from_u128(7)),
+        replica,
+        seq: 0,
+        at,
+        hostname: "box".to_owned(),
+        docker_version: Some("29.0.0".to_owned()),
+        docker_up: true,
+        stopping: false,
+        max_runners: 100,
+        images: [IMAGE.to_owned()].into(),
+        runners: BTreeMap::new(),
+        refused: BTreeMap::new(),
+    }
+}
+
+/// No floor and a maximum of four, so that only what a test asks for happens.
+fn pool(name: &str, labels: Labels) -> Pool {
+    Pool {
+        name: PoolName::from(name),
+        scope: Scope::Repo(RepoName::from(REPO)),
+        labels,
+        image: IMAGE.to_owned(),
+        command: None,
+        runner_group_id: 1,
+        resources: Resources::default(),
+        min_runners: 0,
+        max_runners: 4,
+        min_idle_runners: 0,
+        scale_up_threshold: 3,
+        scale_down_threshold: 1,
+        scale_up_max_wait: Duration::from_secs(3_600),
+        idle_timeout: Duration::from_secs(300),
+        start_deadline: Duration::from_secs(120),
+        weight: 1,
+        priority: 0,
+        revision: "r1".to_owned(),
+    }
+}
+
+fn pools(setup: &Setup) -> BTreeMap<PoolName, Pool> {
+    let default: &[(&str, &[&str])] = &[("default", &["self-hosted", "linux"])];
+    let wanted = if setup.pools.is_empty() { default } else { &setup.pools };
+    wanted
+        .iter()
+        .map(|(name, labels)| (PoolName::from(*name), pool(name, labels.iter().collect())))
+        .collect()
+}
+
+fn settings(pools: BTreeMap<PoolName, Pool>) -> Settings {
+    Settings {
+        cluster_name: Some(MARK.to_owned()),
+        hostname: "box".to_owned(),
+        pools,
+        poll_interval: Duration::from_secs(30),
+        host_max_runners: 100,
+        shutdown: Shutdown { drain: true, timeout: Duration::from_secs(60) },
+        policy: Policy::default(),
+    }
+}
+
+fn api(
+    handle: Handle,
+    setup: &Setup,
+    started_at: Timestamp,
+    answers: Arc<Mutex<Vec<(String, String, u16)>>>,
+) -> ApiState {
+    let settings = ApiSettings {
+        api_token: setup.token.map(SecretString::from),
+        allowed_hosts: vec!["orchestrator".to_owned()],
+        listen_addr: "127.0.0.1:8080".parse().unwrap(),
+        version: "1.2.3".to_owned(),
+        poll_interval: Duration::from_secs(30),
+        idle_timeout: Duration::from_secs(300),
+        runner_image: IMAGE.to_owned(),
+        started_at,
+    };
+    let panics = setup.metrics_panic;
+    let metrics = move || {
+        assert!(!panics, "metrics are broken");
+        "# TYPE github_actions_queue_length gauge\ngithub_actions_queue_length 0\n".to_owned()
+    };
+    let observer = move |method: &'static str, route: &str, status, _took| {
+        answers.lock().unwrap().push((method.to_owned(), route.to_owned(), status));
+    };
+    ApiState::new(handle, settings, Arc::new(metrics)).observed_by(Arc::new(observer))
+}
+
+fn nothing(pools: &BTreeMap<PoolName, Pool>, at: Timestamp) -> Published {
+    Published {
+        at,
+        view: View {
+            cluster: ClusterMark::derive(MARK),
+            pools: pools.clone(),
+            hosts: BTreeMap::new(),
+            assignments: BTreeMap::new(),
+            operator: runner_orchestrator::fleet::intent::Operator::default(),
+            intents: Vec::new(),
+            ledger: Ledger::default(),
+            budget: Budget::open(0),
+        },
+        plan: runner_orchestrator::fleet::plan::Plan::default(),
+        term: None,
+        store_error: None,
+    }
+}
