@@ -2,13 +2,17 @@
 
 CARGO ?= cargo
 IMAGE ?= runner-orchestrator:local
+# Bases of the image where no registry is reached; empty = the Dockerfile's own.
+BUILD_BASE ?=
+RUNTIME_BASE ?=
 
 .PHONY: demo test lint bench image setup
 
-demo: setup
+demo:
+	tests/setup.sh demo
 	$(CARGO) run --locked --quiet -- demo --until-done
 
-test: setup
+test:
 	tests/setup.sh test
 	$(CARGO) test --locked
 
@@ -18,11 +22,14 @@ lint:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked --document-private-items
 
 # One JSON line for each figure; non-zero when one is over its limit. FIGURE=name runs one.
-bench: setup
+bench:
+	tests/setup.sh demo
 	$(CARGO) bench --locked --bench figures -- $(FIGURE)
 
 image:
-	docker build -t $(IMAGE) -f deploy/Dockerfile .
+	docker build -t $(IMAGE) -f deploy/Dockerfile \
+	  --build-arg BUILD_BASE=$(BUILD_BASE) --build-arg RUNTIME_BASE=$(RUNTIME_BASE) .
 
+# Everything that any of the targets above needs.
 setup:
-	tests/setup.sh demo
+	tests/setup.sh test
