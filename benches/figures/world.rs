@@ -16,6 +16,7 @@ use runner_orchestrator::sim::docker::{ModelDocker, ModelSettings};
 use runner_orchestrator::sim::github::{NewJobs, SimGitHub};
 use runner_orchestrator::sim::listener::Transport;
 use runner_orchestrator::store::memory::MemoryStore;
+use runner_orchestrator::telemetry::metrics::Metrics;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -156,7 +157,7 @@ impl Orchestrator {
             github,
             store: Arc::new(MemoryStore::new(clock.clone())),
             clock,
-            metrics: Arc::default(),
+            metrics: Arc::new(Metrics::new(&[], &[])?),
         };
         let app = App::start(edges, fleet.settings());
         let handle = app.handle();

@@ -179,7 +179,7 @@ fn model(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<ModelDocker> 
 }
 
 fn settings(config: &Config) -> Settings {
-    let policy = Policy { boost_ttl: config.scaling.manual_boost_ttl, ..Policy::default() };
+    let policy = policy(config);
     let all_pools: u32 = config.pools.values().map(|pool| pool.max_runners).sum();
     Settings {
         cluster_name: config.cluster.name.clone(),
@@ -192,6 +192,19 @@ fn settings(config: &Config) -> Settings {
             timeout: config.shutdown.timeout,
         },
         policy,
+    }
+}
+
+/// The rule's figures that follow the configuration: a list is read once a poll, so its
+/// age is judged in polls.
+fn policy(config: &Config) -> Policy {
+    let usual = Policy::default();
+    let poll = config.github.poll_interval;
+    Policy {
+        boost_ttl: config.scaling.manual_boost_ttl,
+        registrations_fresh: usual.registrations_fresh.max(poll * 3),
+        ended_memory: usual.ended_memory.max(poll * 2),
+        ..usual
     }
 }
 

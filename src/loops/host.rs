@@ -278,8 +278,7 @@ impl AgentLoop {
             }
             Action::ReportLost(runner) => {
                 warn!(runner.id = %runner, "its container is gone and nobody here removed it");
-                let reason = Reason::HostLost { host: self.state.agent.host };
-                self.state.seen(runner, Seen::Lost(reason), now);
+                self.state.seen(runner, Seen::Lost(Reason::ContainerVanished), now);
             }
             Action::Forget(runner) => self.state.forget(runner),
         }

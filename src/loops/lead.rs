@@ -236,12 +236,18 @@ async fn deregister(github: &dyn GitHub, ledger: &Mutex<Ledger>, orphans: &[Orph
             }
             Ok(Deregistered::Busy) => {
                 info!(runner.name = %orphan.name, "an unclaimed registration is busy; left");
+                put_off(ledger, orphan);
             }
             Err(error) => {
                 warn!(runner.name = %orphan.name, error = %chain(&error),
                     "could not delete an unclaimed registration");
-                return;
+                put_off(ledger, orphan);
             }
         }
     }
+}
+
+/// It must be seen unclaimed anew before it is tried again.
+fn put_off(ledger: &Mutex<Ledger>, orphan: &Orphan) {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner).registrations.put_off(&orphan.name);
 }

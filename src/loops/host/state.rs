@@ -25,6 +25,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// GitHub's 422 stands this long before the same runner is asked about again.
 const BUSY_BLOCKS: std::time::Duration = std::time::Duration::from_secs(600);
+/// Ids remembered as spent: weeks of a busy host in a megabyte.
+const SPENT_MAX: usize = 50_000;
 /// A list asked for by events comes at most this often.
 const LIST_SOON: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -399,14 +401,15 @@ impl State {
         self.dirty = true;
     }
 
-    /// Drops what the leader's assignment no longer names: hand-backs that were taken in,
-    /// and spent ids that cannot come again.
+    /// Drops hand-backs that the leader's assignment no longer names. Spent ids stay: a
+    /// store that was rolled back may name them again. They are time-ordered, so the
+    /// oldest go first when there are too many.
     pub fn prune(&mut self, assignment: &Assignment) {
         let agent = &mut self.agent;
         agent.refused.retain(|id, _| assignment.runners.contains_key(id));
-        agent
-            .spent
-            .retain(|id| agent.local.contains_key(id) || assignment.runners.contains_key(id));
+        while agent.spent.len() > SPENT_MAX {
+            agent.spent.pop_first();
+        }
     }
 
     /// Begins to stop: by draining or by leaving everything as it is.
