@@ -85,7 +85,7 @@ mod figures {
             print::message(&format!("{}: {broken}", figure.name));
         }
         let sound = measured.broken.is_empty();
-        match figure.publish(measured) {
+        match figure.publish(&measured) {
             Ok(()) => within && sound,
             Err(error) => {
                 print::message(&format!("{}: could not write it: {error:#}", figure.name));

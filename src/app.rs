@@ -124,7 +124,7 @@ impl App {
             stop_rest: CancellationToken::new(),
             ready: ready.clone(),
         };
-        app.spawn_election_and_preflight(&edges, &settings, replica, ready, published, pulls);
+        app.spawn_all(edges, settings, replica, ready, published, pulls);
         app
     }
 
@@ -162,10 +162,10 @@ impl App {
         Ok(())
     }
 
-    fn spawn_election_and_preflight(
+    fn spawn_all(
         &mut self,
-        edges: &Edges,
-        settings: &Arc<Settings>,
+        edges: Edges,
+        settings: Arc<Settings>,
         replica: ReplicaId,
         ready: watch::Sender<Readiness>,
         published: watch::Sender<Arc<Published>>,
@@ -186,8 +186,8 @@ impl App {
         });
 
         let loops = Loops {
-            edges: edges.clone(),
-            settings: settings.clone(),
+            edges,
+            settings,
             replica,
             tracker: self.tracker.clone(),
             leads,

@@ -38,7 +38,7 @@ struct Line<'a> {
 
 impl Figure {
     /// Prints the line and writes it to `target/bench`.
-    pub(crate) fn publish(&self, measured: Measured) -> anyhow::Result<()> {
+    pub(crate) fn publish(&self, measured: &Measured) -> anyhow::Result<()> {
         let line = Line {
             figure: self.name,
             value: rounded(measured.value),

@@ -168,7 +168,7 @@ async fn all_connected(github_url: &str) -> anyhow::Result<()> {
 struct Memory {
     lowest: u64,
     highest: u64,
-    /// Since it began, VmHWM.
+    /// Since it began, `VmHWM`.
     ever: u64,
 }
 

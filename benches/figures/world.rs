@@ -157,7 +157,7 @@ impl Orchestrator {
             github,
             store: Arc::new(MemoryStore::new(clock.clone())),
             clock,
-            metrics: Arc::new(Metrics::new(&[], &[])?),
+            metrics: Arc::new(Metrics::new(&[], &[]).expect("metrics are declared once")),
         };
         let app = App::start(edges, fleet.settings());
         let handle = app.handle();

@@ -88,9 +88,9 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }));
     let stop_api = CancellationToken::new();
     let recorder = state.recorder();
-    let recorded = api::decisions::record(app.handle().published, recorder, stop_api.clone());
+    let decisions = api::decisions::record(app.handle().published, recorder, stop_api.clone());
     let mut beside = JoinSet::new();
-    beside.spawn(recorded);
+    beside.spawn(decisions);
     let served = api::serve(listener, api::router(state), stop_api.clone());
     beside.spawn(async move {
         if let Err(error) = served.await {

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::docker::{ContainerEventKind, Docker, NetworkSpec, Pulls};
+use crate::docker::{Docker, NetworkSpec, Pulls};
 use crate::fleet::converge::{Action, Listing, Stopping, converge};
 use crate::fleet::host::Assignment;
 use crate::fleet::id::{ClusterMark, ContainerId, GitHubRunnerId, PoolName, ReplicaId, RunnerId};
@@ -380,22 +380,4 @@ impl AgentLoop {
         let events = self.events.clone();
         self.host.tracker.spawn(remove::reap(self.host.clone(), order, scope, events));
     }
-}
-
-impl From<ContainerEventKind> for Wanted {
-    fn from(kind: ContainerEventKind) -> Self {
-        match kind {
-            ContainerEventKind::Died => Self::Exit,
-            ContainerEventKind::Removed => Self::List,
-            ContainerEventKind::Started | ContainerEventKind::OutOfMemory => Self::Nothing,
-        }
-    }
-}
-
-/// What a Docker event makes us look at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wanted {
-    Exit,
-    List,
-    Nothing,
 }

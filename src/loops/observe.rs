@@ -175,6 +175,8 @@ impl Observe {
             for sweep in sweeps.values_mut() {
                 match &reading {
                     Ok(reading) => sweep.read(&repo, reading.begun_at, reading.active),
+                    // A reading that was not sent keeps its place in line.
+                    Err(GitHubError::Shed { .. }) => (),
                     Err(_) => sweep.failed(&repo, self.clock.now()),
                 }
             }

@@ -2,7 +2,6 @@
 
 /// A client builder that uses no proxy of the environment and trusts no certificate: it
 /// works in an image that has none, where the usual builder refuses to.
-#[must_use]
 pub fn plain_client() -> reqwest::ClientBuilder {
     let tls = rustls::ClientConfig::builder_with_provider(std::sync::Arc::new(
         rustls::crypto::aws_lc_rs::default_provider(),

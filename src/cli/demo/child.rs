@@ -112,13 +112,11 @@ impl Program {
         {
             rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         }
-        match tokio::time::timeout(within, self.child.wait()).await {
-            Ok(status) => Ok(status?.success()),
-            Err(_) => {
-                self.child.kill().await?;
-                Ok(false)
-            }
+        if let Ok(status) = tokio::time::timeout(within, self.child.wait()).await {
+            return Ok(status?.success());
         }
+        self.child.kill().await?;
+        Ok(false)
     }
 }
 

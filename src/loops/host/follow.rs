@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{Event, Host, Wanted};
-use crate::docker::{ContainerState, Docker, DockerError, LogLine, LogQuery};
+use super::{Event, Host};
+use crate::docker::{ContainerEventKind, ContainerState, Docker, DockerError, LogLine, LogQuery};
 use crate::fleet::id::{ContainerId, RunnerId};
 use crate::fleet::listener::{Line, classify};
 use crate::fleet::runner::Seen;
@@ -129,4 +129,22 @@ async fn stream_once(host: &Host, events: &mpsc::Sender<Event>) {
             return;
         }
     }
+}
+
+impl From<ContainerEventKind> for Wanted {
+    fn from(kind: ContainerEventKind) -> Self {
+        match kind {
+            ContainerEventKind::Died => Self::Exit,
+            ContainerEventKind::Removed => Self::List,
+            ContainerEventKind::Started | ContainerEventKind::OutOfMemory => Self::Nothing,
+        }
+    }
+}
+
+/// What a Docker event makes us look at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wanted {
+    Exit,
+    List,
+    Nothing,
 }

@@ -54,7 +54,7 @@ pub async fn run(
     let runner = order.runner;
     let running = order.running.clone();
     let started = Start { host, limits, order, pool, events: events.clone() }
-        .to_hand_over()
+        .until_handed()
         .instrument(span)
         .await;
     match started {
@@ -82,7 +82,7 @@ struct Start {
 }
 
 impl Start {
-    async fn to_hand_over(self) -> Result<Lines, StartEnd> {
+    async fn until_handed(self) -> Result<Lines, StartEnd> {
         let permit = tokio::select! { biased;
             () = self.order.cancel.cancelled() => return Err(StartEnd::Cancelled),
             permit = self.limits.starts.acquire() => permit,

@@ -20,7 +20,7 @@ async fn with_docker_fault(operation: Operation, fault: DockerFault, times: u32)
     world.start();
     // The first jobs bring the fleet up, so that the fault meets it in full swing.
     world.jobs(&lengths());
-    tokio::time::sleep(Duration::from_millis(6_000)).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
     world.docker.fail(operation, fault, times);
     world.jobs(&lengths());
     world.until_all_done(Duration::from_secs(1200)).await;

@@ -53,7 +53,7 @@ async fn a_floor_stays_for_an_hour_and_comes_back_after_jobs() {
     world.end().await;
 }
 
-/// Idle runners above the floor go after IDLE_TIMEOUT, by the brake, never all at once.
+/// Idle runners above the floor go after `IDLE_TIMEOUT`, by the brake, never all at once.
 #[tokio::test(start_paused = true)]
 async fn idle_surplus_goes_slowly_and_by_github_s_leave() {
     let mut world = World::new(ListenerFaults::default());

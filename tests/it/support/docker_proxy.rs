@@ -127,12 +127,12 @@ async fn connection(client: UnixStream, real: &Path, trap: &Trap) -> std::io::Re
     let server = UnixStream::connect(real).await?;
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    let mut held = Vec::new();
+    let mut bytes = Vec::new();
     loop {
-        let Some(head_end) = read_head(&mut from_client, &mut held).await? else { return Ok(()) };
-        let head = String::from_utf8_lossy(&held[..head_end]).into_owned();
-        let body = read_body(&mut from_client, &mut held, head_end, &head).await?;
-        let request: Vec<u8> = held.drain(..head_end + body).collect();
+        let Some(head_end) = read_head(&mut from_client, &mut bytes).await? else { return Ok(()) };
+        let head = String::from_utf8_lossy(&bytes[..head_end]).into_owned();
+        let body = read_body(&mut from_client, &mut bytes, head_end, &head).await?;
+        let request: Vec<u8> = bytes.drain(..head_end + body).collect();
         match trap.springs(head.lines().next().unwrap_or_default()) {
             Some(When::Before) => return hold(trap).await,
             Some(When::After) => {
@@ -159,32 +159,35 @@ async fn hold(trap: &Trap) -> std::io::Result<()> {
 }
 
 /// Reads until the blank line; where the head ends, or `None` at the end of input.
-async fn read_head(from: &mut OwnedReadHalf, held: &mut Vec<u8>) -> std::io::Result<Option<usize>> {
+async fn read_head(
+    from: &mut OwnedReadHalf,
+    bytes: &mut Vec<u8>,
+) -> std::io::Result<Option<usize>> {
     loop {
-        if let Some(at) = held.windows(4).position(|window| window == b"\r\n\r\n") {
+        if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
             return Ok(Some(at + 4));
         }
-        if from.read_buf(held).await? == 0 {
+        if from.read_buf(bytes).await? == 0 {
             return Ok(None);
         }
     }
 }
 
-/// Reads the body into `held`; how long it is.
+/// Reads the body into `bytes`; how long it is.
 async fn read_body(
     from: &mut OwnedReadHalf,
-    held: &mut Vec<u8>,
+    bytes: &mut Vec<u8>,
     head_end: usize,
     head: &str,
 ) -> std::io::Result<usize> {
     let head = head.to_ascii_lowercase();
     if head.contains("transfer-encoding: chunked") {
         loop {
-            if let Some(at) = held[head_end..].windows(5).position(|w| w == b"0\r\n\r\n") {
+            if let Some(at) = bytes[head_end..].windows(5).position(|w| w == b"0\r\n\r\n") {
                 return Ok(at + 5);
             }
-            if from.read_buf(held).await? == 0 {
-                return Ok(held.len() - head_end);
+            if from.read_buf(bytes).await? == 0 {
+                return Ok(bytes.len() - head_end);
             }
         }
     }
@@ -193,8 +196,8 @@ async fn read_body(
         .find_map(|line| line.strip_prefix("content-length:"))
         .and_then(|value| value.trim().parse().ok())
         .unwrap_or(0);
-    while held.len() < head_end + length {
-        if from.read_buf(held).await? == 0 {
+    while bytes.len() < head_end + length {
+        if from.read_buf(bytes).await? == 0 {
             break;
         }
     }
