@@ -49,7 +49,7 @@ mod figures {
         for figure in chosen(arguments).unwrap_or_default() {
             print::message(&format!("measuring {} …", figure.name));
             let reached = match (figure.measure)() {
-                Ok(measured) => reached(&figure, measured),
+                Ok(measured) => reached(&figure, &measured),
                 Err(error) => {
                     print::message(&format!("{}: not measured: {error:#}", figure.name));
                     false
@@ -75,7 +75,7 @@ mod figures {
 
     /// Prints and writes a figure. Whether it is within its limit and nothing else that
     /// must hold was broken.
-    fn reached(figure: &Figure, measured: Measured) -> bool {
+    fn reached(figure: &Figure, measured: &Measured) -> bool {
         let within = measured.value <= figure.limit;
         if !within {
             let (value, limit) = (measured.value, figure.limit);
@@ -85,7 +85,7 @@ mod figures {
             print::message(&format!("{}: {broken}", figure.name));
         }
         let sound = measured.broken.is_empty();
-        match figure.publish(&measured) {
+        match figure.publish(measured) {
             Ok(()) => within && sound,
             Err(error) => {
                 print::message(&format!("{}: could not write it: {error:#}", figure.name));

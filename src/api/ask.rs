@@ -32,7 +32,7 @@ const KEY_BYTES_MAX: usize = 255;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// What each idempotency key was used for, newest [`KEYS_MAX`].
+/// What each idempotency key was used for, newest `KEYS_MAX`.
 #[derive(Debug, Default)]
 pub struct SeenKeys {
     used_for: BTreeMap<String, IntentId>,

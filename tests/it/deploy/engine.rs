@@ -129,7 +129,7 @@ impl PrivateEngine {
         let mut engine = Self { daemon, dir, data: Some(data) };
         let client =
             Client { buildkit: false, socket: Some(engine.socket()), program: "docker".into() };
-        wait_for("an engine of the test's own", Duration::from_secs(60), || {
+        wait_for("an engine of the test's own", Duration::from_secs(50), || {
             let ended = engine.daemon.try_wait().unwrap();
             assert_eq!(ended, None, "dockerd needs root's rights; it said:\n{}", engine.log());
             (ending(&mut client.command(&["version"])).0 == Some(0)).then_some(())

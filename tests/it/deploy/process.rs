@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::engine::Container;
 use super::image::{self, Built};
+use super::program::{ending, wait_for};
 
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
@@ -146,8 +147,31 @@ fn the_programs_own_exit_code_comes_out() {
     let built = image::classic();
     let image = built.image.as_str();
     let wrong = [&["run", "--rm"], &HARDENED[..], &[image, "--no-such-flag"]].concat();
-    let (code, said) = super::program::ending(&mut built.client.command(&wrong));
+    let (code, said) = ending(&mut built.client.command(&wrong));
     assert_eq!(code, Some(2), "{said}");
     let version = [&["run", "--rm"], &HARDENED[..], &[image, "--version"]].concat();
     assert!(built.client.run(&version).ends_with(env!("CARGO_PKG_VERSION")));
+}
+
+/// The program itself, as process 1, where neither GitHub nor Docker answers: it serves,
+/// and ends well when told to.
+#[test]
+fn the_program_serves_and_ends_in_the_container() {
+    let built = image::classic();
+    let settings = [
+        "--env=GITHUB_TOKEN=ghp_given0to0the0container",
+        "--env=GITHUB_REPO=owner/name",
+        "--env=GITHUB_API_URL=http://127.0.0.1:9",
+        "--env=DOCKER_HOST=unix:///nowhere/docker.sock",
+    ];
+    let container =
+        Container::start(&built.client, &[&HARDENED[..], &settings, &[&built.image]].concat());
+    let healthy = ["exec", &container.id, "curl", "-fsS", "http://localhost:8080/livez"];
+    wait_for("an answer of the API", Duration::from_secs(30), || {
+        (ending(&mut built.client.command(&healthy)).0 == Some(0)).then_some(())
+    });
+    built.client.run(&["stop", "--time", "30", &container.id]);
+    let said = container.logs();
+    assert_eq!(container.inspect("{{.State.ExitCode}}"), "0", "{said}");
+    assert!(!said.contains("given0to0the0container"), "{said}");
 }
