@@ -183,7 +183,9 @@ base() {
     mirror=$(apt-get indextargets --format '$(REPO_URI)' \
       'Created-By: Packages' "Codename: $suite" 'Component: main' 2>/dev/null | head -n 1)
     # Without its files: a tar of them with the attributes is all that is kept.
-    rm -rf "$work/root"
+    # A run that was killed may have left its mounts.
+    umount "$work/root/proc" "$work/root/sys" 2>/dev/null || true
+    rm -rf --one-file-system "$work/root"
     if ! debootstrap --variant=minbase --include=ca-certificates,curl,iputils-ping,util-linux \
       "$suite" "$work/root" ${mirror:+"$mirror"} >"$work/debootstrap.log" 2>&1; then
       tail -n 5 "$work/debootstrap.log" >&2
@@ -194,7 +196,8 @@ base() {
       "$work"/root/usr/share/{doc,locale,man}/*
     # With file capabilities, as an image of a registry has them.
     tar --xattrs --xattrs-include='*' -C "$work/root" -cf "$base.part" .
-    rm -rf "$work/root" "$work/debootstrap.log"
+    umount "$work/root/proc" "$work/root/sys" 2>/dev/null || true
+    rm -rf --one-file-system "$work/root" "$work/debootstrap.log"
     mv "$base.part" "$base"
   fi
   printf '%s\n' "$base"
