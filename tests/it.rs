@@ -6,6 +6,7 @@ mod it {
     mod api;
     mod architecture;
     mod config;
+    mod demo;
     mod deploy;
     mod docker;
     mod github;
