@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
-use crate::docker::{ContainerEventKind, Docker, NetworkSpec, Pulls};
+use crate::docker::{Docker, NetworkSpec, Pulls};
 use crate::fleet::converge::{Action, Listing, Stopping, converge};
 use crate::fleet::host::Assignment;
 use crate::fleet::id::{ClusterMark, ContainerId, GitHubRunnerId, PoolName, ReplicaId, RunnerId};
@@ -101,7 +101,9 @@ pub enum Event {
     OutputEnded(RunnerId),
     /// Its container exited, by Docker's own word.
     ExitSettled(RunnerId, Option<(i64, bool)>),
-    Died(RunnerId),
+    /// Its container exited, by Docker's event, with the exit code if the event has one.
+    Died(RunnerId, Option<i64>),
+    OutOfMemory(RunnerId),
     Listed(Result<Listing, String>),
     Images(Vec<String>),
     EventStream,
@@ -351,7 +353,15 @@ impl AgentLoop {
             }
             Event::ReapEnded(runner, result) => self.state.reap_ended(runner, result, now),
             Event::DiscardEnded(container) => self.state.discard_ended(&container, now),
-            Event::OutputEnded(runner) | Event::Died(runner) => self.settle_exit(runner),
+            Event::OutputEnded(runner) => {
+                let exit = self.state.output_ended(runner);
+                self.ended(runner, exit, now);
+            }
+            Event::Died(runner, code) => {
+                let exit = self.state.died(runner, code);
+                self.ended(runner, exit, now);
+            }
+            Event::OutOfMemory(runner) => self.state.out_of_memory(runner),
             Event::ExitSettled(runner, exit) => self.exit_settled(runner, exit, now),
             Event::Listed(result) => {
                 for (runner, container, running) in self.state.listed(result, now) {
@@ -360,6 +370,14 @@ impl AgentLoop {
             }
             Event::Images(images) => self.state.images_are(images),
             Event::EventStream => self.state.list_soon(now),
+        }
+    }
+
+    /// A container seems to have ended: with its exit known at once, else Docker is asked.
+    fn ended(&mut self, runner: RunnerId, exit: Option<(i64, bool)>, now: Timestamp) {
+        match exit {
+            Some(_) => self.exit_settled(runner, exit, now),
+            None => self.settle_exit(runner),
         }
     }
 
@@ -375,22 +393,4 @@ impl AgentLoop {
         let events = self.events.clone();
         self.host.tracker.spawn(remove::reap(self.host.clone(), order, scope, events));
     }
-}
-
-impl From<ContainerEventKind> for Wanted {
-    fn from(kind: ContainerEventKind) -> Self {
-        match kind {
-            ContainerEventKind::Died => Self::Exit,
-            ContainerEventKind::Removed => Self::List,
-            ContainerEventKind::Started | ContainerEventKind::OutOfMemory => Self::Nothing,
-        }
-    }
-}
-
-/// What a Docker event makes us look at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wanted {
-    Exit,
-    List,
-    Nothing,
 }

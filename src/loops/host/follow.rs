@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{Event, Host, Wanted};
-use crate::docker::{ContainerState, Docker, DockerError, LogLine, LogQuery};
+use super::{Event, Host};
+use crate::docker::{ContainerEventKind, ContainerState, Docker, DockerError, LogLine, LogQuery};
 use crate::fleet::id::{ContainerId, RunnerId};
 use crate::fleet::listener::{Line, classify};
 use crate::fleet::runner::Seen;
@@ -114,10 +114,12 @@ async fn stream_once(host: &Host, events: &mpsc::Sender<Event>) {
         }
     };
     while let Some(Ok(event)) = stream.next().await {
-        let nudge = match (Wanted::from(event.kind), event.runner) {
-            (Wanted::Exit, Some(runner)) => Event::Died(runner),
-            (Wanted::List, _) => Event::EventStream,
-            (Wanted::Exit, None) | (Wanted::Nothing, _) => continue,
+        let nudge = match (event.kind, event.runner) {
+            (ContainerEventKind::Died, Some(runner)) => Event::Died(runner, event.exit_code),
+            (ContainerEventKind::OutOfMemory, Some(runner)) => Event::OutOfMemory(runner),
+            (ContainerEventKind::Removed, _) => Event::EventStream,
+            (ContainerEventKind::Died | ContainerEventKind::OutOfMemory, None)
+            | (ContainerEventKind::Started, _) => continue,
         };
         if events.send(nudge).await.is_err() {
             return;

@@ -1,6 +1,8 @@
 //! The agent's state and its changes. Nothing here waits; what is decided from it is
 //! [`crate::fleet::converge`].
 
+mod exit;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use tokio::sync::watch;
@@ -59,6 +61,9 @@ struct Handle {
     running: watch::Sender<bool>,
     /// Its output stream has ended while its container may live.
     output_ended: bool,
+    /// How its container ended, by Docker's events.
+    died: Option<i64>,
+    out_of_memory: bool,
 }
 
 impl Handle {
@@ -67,6 +72,8 @@ impl Handle {
             cancel: CancellationToken::new(),
             running: watch::Sender::new(false),
             output_ended: false,
+            died: None,
+            out_of_memory: false,
         }
     }
 }
@@ -314,9 +321,6 @@ impl State {
         let local = self.agent.local.get(&runner)?;
         let being_removed = matches!(local.work, Some(Work::Retiring | Work::Reaping));
         let starting = local.work == Some(Work::Starting);
-        if let Some(handle) = self.handles.get_mut(&runner) {
-            handle.output_ended = true;
-        }
         if local.record.phase.is_terminal() || being_removed || starting {
             return None;
         }
