@@ -10,7 +10,6 @@ mod figures {
     mod figure;
     mod footprint;
     mod github_cost;
-    mod listener;
     mod minting;
     mod reaction;
     mod real;

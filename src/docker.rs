@@ -275,6 +275,8 @@ pub struct ContainerEvent {
     pub container: ContainerId,
     pub runner: Option<RunnerId>,
     pub kind: ContainerEventKind,
+    /// With [`ContainerEventKind::Died`]: the program's exit code.
+    pub exit_code: Option<i64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

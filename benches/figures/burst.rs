@@ -100,7 +100,7 @@ async fn burst(real: &Real) -> anyhow::Result<Duration> {
     let docker = TimedDocker::new(real.docker()?);
     let github = TimedGitHub::new(world::over_http(sim.api_url())?);
     let fleet = real.fleet(u32::try_from(BURST)?);
-    let orchestrator = Orchestrator::start(&fleet, docker.clone(), github.clone());
+    let orchestrator = Orchestrator::start(&fleet, docker.clone(), github.clone())?;
     let took = async {
         orchestrator.until_ready().await?;
         let soon = Duration::from_millis(20);

@@ -35,7 +35,7 @@ fn idle() -> anyhow::Result<Measured> {
         let sim = SimGitHub::new(&SimOptions { repos: REPOS, ..SimOptions::default() });
         let github = TimedGitHub::new(world::in_process(&sim)?);
         let begun = Instant::now();
-        let orchestrator = Orchestrator::start(&org_fleet(), model_docker(&sim), github.clone());
+        let orchestrator = Orchestrator::start(&org_fleet(), model_docker(&sim), github.clone())?;
         let swept = || github.repos_read() == REPOS;
         until("a full sweep", HOUR, Duration::from_millis(100), swept).await?;
         let first = (begun.elapsed(), sim.state());
@@ -67,7 +67,7 @@ fn mutations() -> anyhow::Result<Measured> {
     in_modelled_time(async {
         let sim = SimGitHub::new(&SimOptions { repos: 20, ..SimOptions::default() });
         let github = world::in_process(&sim)?;
-        let orchestrator = Orchestrator::start(&org_fleet(), model_docker(&sim), github);
+        let orchestrator = Orchestrator::start(&org_fleet(), model_docker(&sim), github)?;
         orchestrator.until_ready().await?;
         let mut posted = 0;
         for n in 0..100_usize {

@@ -89,7 +89,7 @@ async fn all_online(
 ) -> anyhow::Result<(f64, StateReport)> {
     let github = TimedGitHub::new(github);
     let fleet = Fleet::modelled(u32::try_from(count)?);
-    let orchestrator = Orchestrator::start(&fleet, model_docker(sim), github.clone());
+    let orchestrator = Orchestrator::start(&fleet, model_docker(sim), github.clone())?;
     orchestrator.until_ready().await?;
     let often = Duration::from_millis(20);
     until("a first reading", Duration::from_secs(10), often, || github.has_read()).await?;

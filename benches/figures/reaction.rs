@@ -108,7 +108,7 @@ async fn with_orchestrator<T>(
     let sim = real.github().await?;
     let docker = TimedDocker::new(real.docker()?);
     let github = world::over_http(sim.api_url())?;
-    let orchestrator = Orchestrator::start(fleet, docker.clone(), github);
+    let orchestrator = Orchestrator::start(fleet, docker.clone(), github)?;
     let mut creates = docker.seen();
     let result = work(&orchestrator, &mut creates).await;
     orchestrator.stop().await?;

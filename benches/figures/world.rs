@@ -14,14 +14,13 @@ use runner_orchestrator::github::{Credentials, GitHub, GitHubSettings, RestGitHu
 use runner_orchestrator::loops::host::Shutdown;
 use runner_orchestrator::sim::docker::{ModelDocker, ModelSettings};
 use runner_orchestrator::sim::github::{NewJobs, SimGitHub};
-use runner_orchestrator::sim::listener::Transport;
+use runner_orchestrator::sim::listener::{ListenerFaults, Transport};
+use runner_orchestrator::sim::program::ListenerProgram;
 use runner_orchestrator::store::memory::MemoryStore;
 use runner_orchestrator::telemetry::metrics::Metrics;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-use super::listener::Listener;
 
 /// The modelled GitHub's token.
 pub(crate) const TOKEN: &str = "sim-token";
@@ -131,7 +130,11 @@ fn settings(api_url: String) -> GitHubSettings {
 
 /// A modelled engine whose containers are listeners of this modelled GitHub.
 pub(crate) fn model_docker(sim: &SimGitHub) -> Arc<dyn Docker> {
-    let program = Listener { transport: Transport::InProcess(sim.router()), clock: sim.clock() };
+    let program = ListenerProgram {
+        transport: Transport::InProcess(sim.router()),
+        clock: sim.clock(),
+        faults: ListenerFaults::default(),
+    };
     let settings =
         ModelSettings { images: vec![MODEL_IMAGE.to_owned()], ..ModelSettings::default() };
     Arc::new(ModelDocker::new(TaskTracker::new(), clock(), Arc::new(program), settings))
@@ -150,14 +153,18 @@ pub(crate) struct Orchestrator {
 }
 
 impl Orchestrator {
-    pub(crate) fn start(fleet: &Fleet, docker: Arc<dyn Docker>, github: Arc<dyn GitHub>) -> Self {
+    pub(crate) fn start(
+        fleet: &Fleet,
+        docker: Arc<dyn Docker>,
+        github: Arc<dyn GitHub>,
+    ) -> anyhow::Result<Self> {
         let clock = clock();
         let edges = Edges {
             docker,
             github,
             store: Arc::new(MemoryStore::new(clock.clone())),
             clock,
-            metrics: Arc::new(Metrics::new(&[], &[]).expect("metrics are declared once")),
+            metrics: Arc::new(Metrics::new([&fleet.pool()], &[])?),
         };
         let app = App::start(edges, fleet.settings());
         let handle = app.handle();
@@ -165,7 +172,7 @@ impl Orchestrator {
         let mut run = JoinSet::new();
         let stopped = stop.clone();
         run.spawn(async move { Ok(app.run(stopped).await?) });
-        Self { handle, stop, run }
+        Ok(Self { handle, stop, run })
     }
 
     /// Waits until it could start a runner: it leads, and its host has the image.

@@ -10,6 +10,8 @@ use super::{ContainerEvent, ContainerEventKind, DockerError, label, labels};
 use crate::fleet::id::{ClusterMark, ContainerId};
 
 const ACTION: &str = "listening for events";
+/// The attribute of a `die` event that carries the exit code.
+const EXIT_CODE: &str = "exitCode";
 
 /// Events from the moment this was called. The request itself is sent when the stream is
 /// first polled; the daemon replays what happened in between.
@@ -47,12 +49,11 @@ fn read(message: EventMessage) -> Option<ContainerEvent> {
         _ => return None,
     };
     let actor = message.actor?;
-    let runner = actor
-        .attributes
-        .as_ref()
-        .and_then(|attributes| attributes.get(label::RUNNER_ID))
-        .and_then(|runner| runner.parse().ok());
-    Some(ContainerEvent { container: ContainerId(actor.id?), runner, kind })
+    let attributes = actor.attributes.unwrap_or_default();
+    let runner = attributes.get(label::RUNNER_ID).and_then(|runner| runner.parse().ok());
+    let exit_code = attributes.get(EXIT_CODE).and_then(|code| code.parse().ok());
+    let exit_code = exit_code.filter(|_| kind == ContainerEventKind::Died);
+    Some(ContainerEvent { container: ContainerId(actor.id?), runner, kind, exit_code })
 }
 
 /// The daemon's time as the seconds and nanoseconds it takes back.

@@ -105,7 +105,9 @@ pub enum Event {
     OutputEnded(RunnerId),
     /// Its container exited, by Docker's own word.
     ExitSettled(RunnerId, Option<(i64, bool)>),
-    Died(RunnerId),
+    /// Its container exited, by Docker's event, with the exit code if the event has one.
+    Died(RunnerId, Option<i64>),
+    OutOfMemory(RunnerId),
     Listed(Result<Listing, String>),
     Images(Vec<String>),
     EventStream,
@@ -356,7 +358,15 @@ impl AgentLoop {
             }
             Event::ReapEnded(runner, result) => self.state.reap_ended(runner, result, now),
             Event::DiscardEnded(container) => self.state.discard_ended(&container, now),
-            Event::OutputEnded(runner) | Event::Died(runner) => self.settle_exit(runner),
+            Event::OutputEnded(runner) => {
+                let exit = self.state.output_ended(runner);
+                self.ended(runner, exit, now);
+            }
+            Event::Died(runner, code) => {
+                let exit = self.state.died(runner, code);
+                self.ended(runner, exit, now);
+            }
+            Event::OutOfMemory(runner) => self.state.out_of_memory(runner),
             Event::ExitSettled(runner, exit) => self.exit_settled(runner, exit, now),
             Event::Listed(result) => {
                 for (runner, container, running) in self.state.listed(result, now) {
@@ -365,6 +375,14 @@ impl AgentLoop {
             }
             Event::Images(images) => self.state.images_are(images),
             Event::EventStream => self.state.list_soon(now),
+        }
+    }
+
+    /// A container seems to have ended: with its exit known at once, else Docker is asked.
+    fn ended(&mut self, runner: RunnerId, exit: Option<(i64, bool)>, now: Timestamp) {
+        match exit {
+            Some(_) => self.exit_settled(runner, exit, now),
+            None => self.settle_exit(runner),
         }
     }
 

@@ -120,31 +120,15 @@ async fn stream_once(host: &Host, events: &mpsc::Sender<Event>) {
         }
     };
     while let Some(Ok(event)) = stream.next().await {
-        let nudge = match (Wanted::from(event.kind), event.runner) {
-            (Wanted::Exit, Some(runner)) => Event::Died(runner),
-            (Wanted::List, _) => Event::EventStream,
-            (Wanted::Exit, None) | (Wanted::Nothing, _) => continue,
+        let nudge = match (event.kind, event.runner) {
+            (ContainerEventKind::Died, Some(runner)) => Event::Died(runner, event.exit_code),
+            (ContainerEventKind::OutOfMemory, Some(runner)) => Event::OutOfMemory(runner),
+            (ContainerEventKind::Removed, _) => Event::EventStream,
+            (ContainerEventKind::Died | ContainerEventKind::OutOfMemory, None)
+            | (ContainerEventKind::Started, _) => continue,
         };
         if events.send(nudge).await.is_err() {
             return;
         }
     }
-}
-
-impl From<ContainerEventKind> for Wanted {
-    fn from(kind: ContainerEventKind) -> Self {
-        match kind {
-            ContainerEventKind::Died => Self::Exit,
-            ContainerEventKind::Removed => Self::List,
-            ContainerEventKind::Started | ContainerEventKind::OutOfMemory => Self::Nothing,
-        }
-    }
-}
-
-/// What a Docker event makes us look at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Wanted {
-    Exit,
-    List,
-    Nothing,
 }

@@ -1,6 +1,7 @@
 //! The agent's state and its changes. Nothing here waits; what is decided from it is
 //! [`crate::fleet::converge`].
 
+mod exit;
 mod listing;
 mod work;
 
@@ -67,6 +68,9 @@ struct Handle {
     output_ended: bool,
     /// What the listener said of its job.
     result: Option<JobResult>,
+    /// How its container ended, by Docker's events.
+    died: Option<i64>,
+    out_of_memory: bool,
 }
 
 impl Handle {
@@ -76,6 +80,8 @@ impl Handle {
             running: watch::Sender::new(false),
             output_ended: false,
             result: None,
+            died: None,
+            out_of_memory: false,
         }
     }
 }

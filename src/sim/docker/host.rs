@@ -90,7 +90,7 @@ impl Host {
             stderr: Output::new(Arc::clone(&container.log), LogStream::Stderr),
             stop: container.stop.clone(),
         };
-        self.tell(&container.spec, id, ContainerEventKind::Started);
+        self.tell(&container.spec, id, ContainerEventKind::Started, None);
         Ok(Some((process, container.kill.clone())))
     }
 
@@ -111,9 +111,9 @@ impl Host {
         container.state = ContainerState::Exited { code, oom: container.oom };
         container.log.end();
         if container.oom {
-            self.tell(&container.spec, id, ContainerEventKind::OutOfMemory);
+            self.tell(&container.spec, id, ContainerEventKind::OutOfMemory, None);
         }
-        self.tell(&container.spec, id, ContainerEventKind::Died);
+        self.tell(&container.spec, id, ContainerEventKind::Died, Some(code));
         container.ended.cancel();
     }
 
@@ -135,7 +135,7 @@ impl Host {
         if let Some(container) = removed {
             // Nobody will start it any more: whoever is attached reads the end.
             container.log.end();
-            self.tell(&container.spec, id, ContainerEventKind::Removed);
+            self.tell(&container.spec, id, ContainerEventKind::Removed, None);
         }
     }
 
@@ -144,7 +144,7 @@ impl Host {
         for (id, container) in containers {
             container.kill.cancel();
             container.log.end();
-            self.tell(&container.spec, &id, ContainerEventKind::Removed);
+            self.tell(&container.spec, &id, ContainerEventKind::Removed, None);
         }
         swept
     }
@@ -199,8 +199,15 @@ impl Host {
         })
     }
 
-    fn tell(&self, spec: &RunnerContainer, id: &ContainerId, kind: ContainerEventKind) {
-        let event = ContainerEvent { container: id.clone(), runner: Some(spec.runner), kind };
+    fn tell(
+        &self,
+        spec: &RunnerContainer,
+        id: &ContainerId,
+        kind: ContainerEventKind,
+        exit_code: Option<i64>,
+    ) {
+        let (container, runner) = (id.clone(), Some(spec.runner));
+        let event = ContainerEvent { container, runner, kind, exit_code };
         // Nobody listening is no error.
         let _ = lock(&self.events).send((spec.cluster.clone(), event));
     }

@@ -330,6 +330,8 @@ pub(crate) async fn events_arrive(subject: &Subject, elsewhere: &Subject) {
         let event = tokio::time::timeout(PATIENCE, events.next()).await;
         let event = event.expect("no event").expect("the stream ended").unwrap();
         assert_eq!((event.kind, event.runner, &event.container), (kind, runner, &id));
+        let code = (kind == ContainerEventKind::Died).then_some(0);
+        assert_eq!(event.exit_code, code);
     }
 }
 

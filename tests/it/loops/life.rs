@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use runner_orchestrator::sim::docker::{Fault as DockerFault, Operation};
 use runner_orchestrator::sim::github::Fault;
 use runner_orchestrator::sim::listener::ListenerFaults;
 
@@ -50,6 +51,22 @@ async fn a_floor_stays_for_an_hour_and_comes_back_after_jobs() {
     world.until(Duration::from_secs(10), "replaced", |s| s.runners.len() == 2).await;
     let route = "POST /repos/{owner}/{repo}/actions/runners/generate-jitconfig";
     assert_eq!(world.state().calls[route], before[route] + 1);
+    world.end().await;
+}
+
+/// While a real daemon clears a dead container away it answers no question about it. The
+/// event of its end carries what is needed, and the replacement does not wait.
+#[tokio::test(start_paused = true)]
+async fn an_ended_runner_is_replaced_without_asking_docker_about_it() {
+    let mut world = World::new(ListenerFaults::default());
+    world.pool.min_runners = 2;
+    world.start();
+    world.until(Duration::from_secs(60), "two runners", |s| s.runners.len() == 2).await;
+    world.docker.fail(Operation::State, DockerFault::Hang, 1_000);
+    world.jobs(&lengths(2, 3.0));
+    world.until_all_done(Duration::from_secs(30)).await;
+    world.until(Duration::from_secs(2), "replaced", |s| s.runners.len() == 2).await;
+    world.docker.clear_faults();
     world.end().await;
 }
 

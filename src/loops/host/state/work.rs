@@ -114,9 +114,6 @@ impl State {
         let local = self.agent.local.get(&runner)?;
         let being_removed = matches!(local.work, Some(Work::Retiring | Work::Reaping));
         let starting = local.work == Some(Work::Starting);
-        if let Some(handle) = self.handles.get_mut(&runner) {
-            handle.output_ended = true;
-        }
         if local.record.phase.is_terminal() || being_removed || starting {
             return None;
         }
