@@ -3,12 +3,20 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
+pub mod client;
 pub mod demo;
+pub mod doctor;
+pub mod healthcheck;
+pub mod observe;
 pub mod print;
 pub mod serve;
+pub mod settings;
 pub mod sim;
+pub mod table;
 
 /// Runs ephemeral GitHub Actions runners as Docker containers.
 #[derive(Debug, Parser)]
@@ -24,6 +32,25 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Show the whole thing at work on a modelled GitHub, without credentials
     Demo(demo::DemoArgs),
+    /// Check configuration, GitHub and Docker, and name the fix of what is wrong
+    Doctor(doctor::DoctorArgs),
+    /// Show the fleet at a glance
+    Status(observe::StatusArgs),
+    /// List runners, read a log, remove one, scale by hand
+    Runners(observe::RunnersArgs),
+    /// List pools and why each has as many runners as it has; pause and resume
+    Pools(observe::PoolsArgs),
+    /// List hosts; drain one
+    Hosts(observe::HostsArgs),
+    /// Show what was decided lately, and why
+    Events(observe::EventsArgs),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(settings::ConfigCommand),
+    /// Succeed when the API of this machine answers
+    Healthcheck(healthcheck::HealthcheckArgs),
+    /// Print the API's `OpenAPI` document
+    Openapi,
     /// The modelled world's parts, one by one
     #[command(subcommand)]
     Sim(sim::SimCommand),
@@ -40,10 +67,8 @@ pub fn main() -> ExitCode {
     let command = Cli::parse().command.unwrap_or(Command::Serve(serve::ServeArgs::default()));
     // One TLS implementation for everything; a second call is refused and harmless.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    if let Command::Completions { shell } = &command {
-        let name = "runner-orchestrator";
-        clap_complete::generate(*shell, &mut Cli::command(), name, &mut std::io::stdout());
-        return ExitCode::SUCCESS;
+    if let Some(code) = without_runtime(&command) {
+        return code;
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -56,8 +81,17 @@ pub fn main() -> ExitCode {
         match command {
             Command::Serve(args) => serve::run(args).await,
             Command::Demo(args) => demo::run(args).await,
+            Command::Doctor(args) => doctor::run(args).await,
+            Command::Status(args) => observe::status(args).await,
+            Command::Runners(args) => observe::runners(args).await,
+            Command::Pools(args) => observe::pools(args).await,
+            Command::Hosts(args) => observe::hosts(args).await,
+            Command::Events(args) => observe::events(args).await,
+            Command::Healthcheck(args) => healthcheck::run(args).await,
             Command::Sim(command) => sim::run(command).await,
-            Command::Completions { .. } => Ok(ExitCode::SUCCESS),
+            Command::Config(_) | Command::Openapi | Command::Completions { .. } => {
+                Ok(ExitCode::SUCCESS)
+            }
         }
     });
     // A blocking task that hangs must not keep a process that has said its last word.
@@ -69,4 +103,30 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What needs nothing but this binary and its settings.
+fn without_runtime(command: &Command) -> Option<ExitCode> {
+    match command {
+        Command::Config(command) => return Some(settings::run(command)),
+        Command::Openapi => print::text(&crate::api::openapi_json()),
+        Command::Completions { shell } => {
+            let name = "runner-orchestrator";
+            clap_complete::generate(*shell, &mut Cli::command(), name, &mut std::io::stdout());
+        }
+        _ => return None,
+    }
+    Some(ExitCode::SUCCESS)
+}
+
+/// Ends when the operator asks for it (Ctrl-C) or the system does.
+fn stop_asked() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("could not catch SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("could not catch SIGTERM")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => (),
+            _ = terminate.recv() => (),
+        }
+    })
 }

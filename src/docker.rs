@@ -13,6 +13,7 @@ mod network;
 mod probe;
 mod spec;
 mod subnet;
+mod survey;
 mod sweep;
 mod volume;
 
@@ -33,6 +34,7 @@ pub use engine::BollardDocker;
 pub use measured::MeasuredDocker;
 pub use probe::{Probe, ProbeSpec};
 pub use subnet::Supernet;
+pub use survey::Range;
 
 /// One Docker daemon.
 #[async_trait]

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod docker;
+pub mod doctor;
 pub mod election;
 pub mod fleet;
 pub mod github;

@@ -12,3 +12,15 @@ pub fn message(text: &str) {
 pub fn result(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
+
+/// A result that brings its own line breaks.
+pub fn text(text: &str) {
+    bytes(text.as_bytes());
+}
+
+/// A piece of a result as it came.
+pub fn bytes(bytes: &[u8]) {
+    let mut out = std::io::stdout();
+    // Whoever closed the pipe wants no more of it.
+    let _ = out.write_all(bytes).and_then(|()| out.flush());
+}
