@@ -106,7 +106,7 @@ fn lines_are_flat_json_objects_with_the_fields_of_the_spans_around_them() {
     let lines = log.lines();
     let line = lines[0].as_object().unwrap();
     let expected = serde_json::json!({
-        "level": "info", "event": "creating", "logger": "it::telemetry", "turn": 7, "late": true,
+        "level": "info", "event": "creating", "logger": module_path!(), "turn": 7, "late": true,
         "runner.id": "r-1", "reason": "below_minimum", "seconds": 1.5, "error": "outer: inner",
         "event_": "mine",
     });
