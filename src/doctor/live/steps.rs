@@ -82,9 +82,10 @@ fn labels(probe: &Probe, runner: &Value, notes: &Notes) {
         .collect();
     let (ours, added): (Vec<&str>, Vec<&str>) =
         names.into_iter().partition(|name| name.eq_ignore_ascii_case(&probe.label));
-    let measured = match added.is_empty() {
-        true => "only those sent".to_owned(),
-        false => format!("{} added", added.join(", ")),
+    let measured = if added.is_empty() {
+        "only those sent".to_owned()
+    } else {
+        format!("{} added", added.join(", "))
     };
     notes.judge(Assumption::DefaultLabels, measured, added.is_empty());
     let (measured, lower) = match ours.first() {
@@ -155,9 +156,10 @@ async fn delete_idle(wire: &Wire, probe: &Probe, id: u64, notes: &Notes) -> Resu
     let again = wire.delete(id).await?.status;
     notes.say("delete again", "404", again.to_string(), again == 404);
     let (gone, took) = until(wire, probe, false).await?;
-    let measured = match gone && took <= AT_ONCE {
-        true => "gone from the list at once".to_owned(),
-        false => told(gone, took),
+    let measured = if gone && took <= AT_ONCE {
+        "gone from the list at once".to_owned()
+    } else {
+        told(gone, took)
     };
     notes.judge(Assumption::DeletedStillListed, measured, gone && took <= AT_ONCE);
     Ok(())
