@@ -5,6 +5,7 @@
 mod it {
     mod api;
     mod architecture;
+    mod cli;
     mod config;
     mod demo;
     mod deploy;

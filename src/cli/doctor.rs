@@ -10,6 +10,7 @@ use super::{EXIT_CONFIG, print, serve};
 use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError};
 use crate::doctor::{self, Finding, Findings, Group, Level, live};
+use crate::fleet::id::PoolName;
 
 /// What to look at.
 #[derive(Clone, Debug, Args)]
@@ -25,7 +26,7 @@ pub struct DoctorArgs {
     /// Should GitHub not refuse, the runner is gone and its job fails
     #[arg(long, value_name = "ID", requires = "live")]
     pub busy_runner: Option<u64>,
-    /// With --live: a file with another token for the same scope, to compare ETags
+    /// With --live: a file with another token for the same scope, to compare their `ETag`
     #[arg(long, value_name = "FILE", requires = "live")]
     pub second_token_file: Option<PathBuf>,
 }
@@ -75,7 +76,7 @@ async fn examine(config: &Config) -> Findings {
 }
 
 fn configuration(config: &Config) -> Vec<Finding> {
-    let pools: Vec<&str> = config.pools.keys().map(|name| name.as_str()).collect();
+    let pools: Vec<&str> = config.pools.keys().map(PoolName::as_str).collect();
     let mut rows = vec![Finding::fine("settings", format!("pools: {}", pools.join(", ")))];
     rows.extend(config.warnings.iter().map(|warning| {
         Finding::warning("settings", warning, "see `config show` for where each value came from")

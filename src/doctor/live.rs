@@ -72,6 +72,8 @@ struct Made {
 struct Notes {
     rows: Mutex<Vec<Row>>,
     made: Mutex<Made>,
+    /// Held while a registration is under way.
+    minting: tokio::sync::Mutex<()>,
 }
 
 /// The throw-away runner.
@@ -101,16 +103,24 @@ pub async fn measure(
     let wire = Wire::new(config.github.api_url.as_str(), &pool.scope, token.clone())?;
     let probe = Probe::new(config, pool.runner_group_id);
     let notes = Notes::default();
+    let mut steps = std::pin::pin!(steps::all(&wire, &probe, &wishes, &notes));
     let ended_early = tokio::select! {
         biased;
-        () = stop => Some("interrupted".to_owned()),
-        done = steps::all(&wire, &probe, &wishes, &notes) => {
-            done.err().map(|error| super::chain(&error))
+        () = stop => {
+            // A registration under way is not cut off: only its answer tells the id, and
+            // the list may not show it for a while. The call has a limit.
+            tokio::select! {
+                biased;
+                _ = &mut steps => (),
+                _ = notes.minting.lock() => (),
+            }
+            Some("interrupted".to_owned())
         }
+        done = &mut steps => done.err().map(|error| super::chain(&error)),
     };
     let left_behind = clean_up(&wire, &probe, &notes).await;
     let rows = std::mem::take(&mut *lock(&notes.rows));
-    Ok(Measured { runner: probe.name, rows: completed(rows), ended_early, left_behind })
+    Ok(Measured { runner: probe.name.clone(), rows: completed(rows), ended_early, left_behind })
 }
 
 /// Deletes what may be there. Tells why it may still be.
@@ -120,6 +130,7 @@ async fn clean_up(wire: &Wire, probe: &Probe, notes: &Notes) -> Option<String> {
         (made.ids.clone(), made.unsure)
     };
     let looks = if unsure { LOOKS_WHEN_UNSURE } else { 1 };
+    let mut seen = !unsure;
     let mut trouble = None;
     for look in 0..looks {
         if look > 0 {
@@ -132,6 +143,7 @@ async fn clean_up(wire: &Wire, probe: &Probe, notes: &Notes) -> Option<String> {
         }
         ids.sort_unstable();
         ids.dedup();
+        seen |= !ids.is_empty();
         let mut refused = Vec::new();
         for id in ids {
             match wire.delete(id).await {
@@ -149,7 +161,8 @@ async fn clean_up(wire: &Wire, probe: &Probe, notes: &Notes) -> Option<String> {
         }
         ids = refused;
     }
-    trouble
+    let lost = "the answer to its registration was lost, and the list does not show it yet";
+    trouble.or_else(|| (!seen).then(|| lost.to_owned()))
 }
 
 impl Probe {

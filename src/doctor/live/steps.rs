@@ -39,9 +39,8 @@ pub(super) async fn all(
 }
 
 async fn register(wire: &Wire, probe: &Probe, notes: &Notes) -> Result<Value, LiveError> {
-    lock(&notes.made).unsure = true;
-    let answer = wire.mint(probe).await?;
-    let Some(runner) = minted(&answer, notes) else {
+    let answer = mint(wire, probe, notes).await?;
+    let Some(runner) = registered(&answer) else {
         return Err(answer.refused("the registration"));
     };
     let resource = answer.header("x-ratelimit-resource");
@@ -51,19 +50,27 @@ async fn register(wire: &Wire, probe: &Probe, notes: &Notes) -> Result<Value, Li
     let core = resource.as_deref() == Some("core");
     let measured = resource.unwrap_or_else(|| "not named".to_owned());
     notes.judge(Assumption::MintRateResource, measured, core);
-    Ok(runner)
+    Ok(runner.clone())
 }
 
-/// Takes note of what an answer says was registered. An answer without it leaves open
-/// whether anything was, unless it is a refusal.
-fn minted(answer: &Answer, notes: &Notes) -> Option<Value> {
-    let runner = answer.body.get("runner").cloned();
-    let mut made = lock(&notes.made);
-    let made_id = runner.as_ref().and_then(id);
-    made.ids.extend(made_id);
+/// Registers, and takes note of what was registered. An answer without a runner leaves
+/// open whether there is one, unless it is a refusal.
+async fn mint(wire: &Wire, probe: &Probe, notes: &Notes) -> Result<Answer, LiveError> {
+    let _under_way = notes.minting.lock().await;
+    lock(&notes.made).unsure = true;
+    let answer = wire.mint(probe).await?;
+    let id = registered(&answer).and_then(id);
     let refused = (400..500).contains(&answer.status);
-    made.unsure = made_id.is_none() && !refused;
-    runner.filter(|_| made_id.is_some())
+    let mut made = lock(&notes.made);
+    made.ids.extend(id);
+    made.unsure = id.is_none() && !refused;
+    drop(made);
+    Ok(answer)
+}
+
+/// The runner that an answer says was registered.
+fn registered(answer: &Answer) -> Option<&Value> {
+    answer.body.get("runner").filter(|runner| id(runner).is_some())
 }
 
 fn labels(probe: &Probe, runner: &Value, notes: &Notes) {
@@ -75,9 +82,10 @@ fn labels(probe: &Probe, runner: &Value, notes: &Notes) {
         .collect();
     let (ours, added): (Vec<&str>, Vec<&str>) =
         names.into_iter().partition(|name| name.eq_ignore_ascii_case(&probe.label));
-    let measured = match added.is_empty() {
-        true => "only those sent".to_owned(),
-        false => format!("{} added", added.join(", ")),
+    let measured = if added.is_empty() {
+        "only those sent".to_owned()
+    } else {
+        format!("{} added", added.join(", "))
     };
     notes.judge(Assumption::DefaultLabels, measured, added.is_empty());
     let (measured, lower) = match ours.first() {
@@ -91,10 +99,7 @@ fn labels(probe: &Probe, runner: &Value, notes: &Notes) {
 
 /// A second registration of one name. What GitHub makes of it is deleted at the end.
 async fn same_name(wire: &Wire, probe: &Probe, notes: &Notes) -> Result<(), LiveError> {
-    lock(&notes.made).unsure = true;
-    let answer = wire.mint(probe).await?;
-    minted(&answer, notes);
-    let status = answer.status;
+    let status = mint(wire, probe, notes).await?.status;
     notes.say("same name again", "409", status.to_string(), status == 409);
     Ok(())
 }
@@ -151,9 +156,10 @@ async fn delete_idle(wire: &Wire, probe: &Probe, id: u64, notes: &Notes) -> Resu
     let again = wire.delete(id).await?.status;
     notes.say("delete again", "404", again.to_string(), again == 404);
     let (gone, took) = until(wire, probe, false).await?;
-    let measured = match gone && took <= AT_ONCE {
-        true => "gone from the list at once".to_owned(),
-        false => told(gone, took),
+    let measured = if gone && took <= AT_ONCE {
+        "gone from the list at once".to_owned()
+    } else {
+        told(gone, took)
     };
     notes.judge(Assumption::DeletedStillListed, measured, gone && took <= AT_ONCE);
     Ok(())

@@ -1,0 +1,7 @@
+//! The command line, run as a program.
+
+mod doctor;
+mod live;
+mod observe;
+mod process;
+mod settings;
