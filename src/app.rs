@@ -35,6 +35,8 @@ use crate::telemetry::metrics::Metrics;
 const IDENTITY_RETRY: Duration = Duration::from_secs(2);
 /// GitHub's permissions are checked again this often until each has an answer.
 const PREFLIGHT_RETRY: Duration = Duration::from_secs(15);
+/// And this often while something is refused.
+const REFUSED_RETRY: Duration = Duration::from_secs(60);
 /// Tasks that follow runners end with their streams; what has not by then is dropped.
 const TASKS_GRACE: Duration = Duration::from_secs(2);
 
@@ -335,14 +337,17 @@ async fn preflight(
             Some(why) => Err(why),
             None => Ok(found),
         };
-        let done = result.is_ok();
+        let wait = match &result {
+            Ok(found) if found.problems().is_empty() => None,
+            // Somebody may be mending the token's rights just now.
+            Ok(_) => Some(REFUSED_RETRY),
+            Err(_) => Some(PREFLIGHT_RETRY),
+        };
         ready.send_modify(|ready| ready.github = Some(result));
-        if done {
-            return;
-        }
+        let Some(wait) = wait else { return };
         tokio::select! { biased;
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(PREFLIGHT_RETRY) => (),
+            () = tokio::time::sleep(wait) => (),
         }
     }
 }

@@ -105,9 +105,11 @@ async fn images(config: &Config, docker: &BollardDocker) -> Vec<Finding> {
         let what = format!("image {reference}");
         rows.push(match docker.image(reference).await {
             Ok(Some(digest)) => Finding::fine(what, digest),
-            Ok(None) if is_local(reference) => {
-                Finding::broken(what, "is not on the host", "build it: `make image`")
-            }
+            Ok(None) if is_local(reference) => Finding::broken(
+                what,
+                "is not on the host",
+                "build or pull it there, or set RUNNER_IMAGE to one that is",
+            ),
             Ok(None) => Finding::warning(
                 what,
                 "is not on the host; it is pulled at start",

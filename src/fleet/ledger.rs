@@ -17,7 +17,7 @@ use super::policy::Policy;
 use super::pool::Pool;
 use super::reason::Reason;
 use super::registration::{RegistrationBook, ScopeReading};
-use super::runner::{RunnerPhase, RunnerRecord};
+use super::runner::{Failure, RunnerPhase, RunnerRecord};
 use super::time::Timestamp;
 
 /// The leader's memory.
@@ -206,6 +206,8 @@ impl Ledger {
 
     fn count_end(&mut self, pool: &PoolName, phase: &RunnerPhase, policy: &Policy, now: Timestamp) {
         let failed = match phase {
+            // GitHub's limits say nothing about the pool; the budget holds it back itself.
+            RunnerPhase::Failed { failure: Failure::Budget { .. }, .. } => None,
             RunnerPhase::Failed { failure, .. } => Some(failure.code()),
             RunnerPhase::Retired {
                 reason: reason @ (Reason::StartDeadlineMissed { .. } | Reason::DeniedByGitHub),

@@ -81,6 +81,10 @@ pub enum Failure {
     Mint {
         message: String,
     },
+    /// GitHub's limits left no room for the call; it was not made, or refused unheard.
+    Budget {
+        message: String,
+    },
     HandOver {
         message: String,
     },
@@ -105,6 +109,7 @@ impl Failure {
             Self::Start { .. } => "start",
             Self::Attach { .. } => "attach",
             Self::Mint { .. } => "mint",
+            Self::Budget { .. } => "budget",
             Self::HandOver { .. } => "hand_over",
             Self::ExitedBeforeListening { .. } => "exited_before_listening",
             Self::ExitedWithoutJob { .. } => "exited_without_job",

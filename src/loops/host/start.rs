@@ -217,7 +217,13 @@ impl Start {
                     let scope = &self.pool.scope;
                     remove::deregister_by_name(&self.host, scope, &self.order.name).await;
                 }
-                Err(Failure::Mint { message: chain(&error) })
+                let message = chain(&error);
+                Err(match error {
+                    GitHubError::Limited { .. } | GitHubError::Shed { .. } => {
+                        Failure::Budget { message }
+                    }
+                    _ => Failure::Mint { message },
+                })
             }
         }
     }

@@ -172,3 +172,21 @@ async fn runners_that_never_listen_are_not_made_for_ever() {
     world.stop().await;
     assert_eq!(world.containers().await, 0);
 }
+
+/// GitHub's limits are no fault of the pool: its breaker stays shut, the budget waits.
+#[tokio::test(start_paused = true)]
+async fn a_rate_limit_opens_no_breaker() {
+    let mut world = World::new(ListenerFaults::default());
+    world.start();
+    let retry_after = Some(30);
+    let limited = Fault { status: Some(429), retry_after, count: Some(6), ..Fault::default() };
+    world.sim.add_fault(Fault { route: MINT.to_owned(), ..limited }).unwrap();
+    world.jobs(&[5.0; 6]);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let published = world.handle().published.borrow().clone();
+    let failures: u32 = published.view.ledger.breakers.values().map(|b| b.failures).sum();
+    assert_eq!(failures, 0, "a limit was counted as a failure of the pool");
+    assert!(published.view.ledger.totals.failed > 0, "the limit was never met");
+    world.until_all_done(Duration::from_secs(300)).await;
+    world.end().await;
+}
