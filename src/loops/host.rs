@@ -36,6 +36,8 @@ pub mod remove;
 pub mod start;
 pub mod state;
 
+use remove::RetireEnd;
+use start::StartEnd;
 use state::State;
 
 /// Containers created and started at the same time. A daemon is fastest at 8 to 16; more
@@ -111,25 +113,6 @@ pub enum Event {
     Listed(Result<Listing, String>),
     Images(Vec<String>),
     EventStream,
-}
-
-/// How a start ended that did not hand over.
-#[derive(Debug)]
-pub enum StartEnd {
-    Failed(Failure),
-    Cancelled,
-}
-
-/// How a removal ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RetireEnd {
-    Removed,
-    /// GitHub says it runs a job.
-    Busy,
-    /// It went to `running` while we waited.
-    TookAJob,
-    /// Something did not answer; nothing was changed for good.
-    NotNow,
 }
 
 /// What the starts of one host share.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{Instrument, info, info_span, warn};
 
-use super::{Event, Host, RetireEnd};
+use super::{Event, Host};
 use crate::fleet::converge::Found;
 use crate::fleet::id::{ContainerId, GitHubRunnerId, PoolName, RunnerId, RunnerName};
 use crate::fleet::pool::{Pool, Scope};
@@ -22,6 +22,18 @@ const QUIET_AFTER_DELETE: Duration = Duration::from_secs(5);
 const STOP_GRACE: Duration = Duration::from_secs(40);
 /// One without a job ends at once.
 const IDLE_STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// How a removal ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RetireEnd {
+    Removed,
+    /// GitHub says it runs a job.
+    Busy,
+    /// It went to `running` while we waited.
+    TookAJob,
+    /// Something did not answer; nothing was changed for good.
+    NotNow,
+}
 
 /// What one removal needs to know.
 #[derive(Clone, Debug)]

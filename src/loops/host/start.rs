@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
-use super::{Event, Host, Limits, StartEnd, follow, remove};
+use super::{Event, Host, Limits, follow, remove};
 use crate::docker::{Attached, DockerError, RunnerContainer};
 use crate::fleet::id::{
     BootId, ContainerId, GitHubRunnerId, HostId, PoolName, RunnerId, RunnerName,
@@ -22,6 +22,13 @@ use crate::telemetry::{chain, trace};
 
 /// A listener that does not take its configuration within this time is broken.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a start ended that did not hand over.
+#[derive(Debug)]
+pub enum StartEnd {
+    Failed(Failure),
+    Cancelled,
+}
 
 /// What one start needs to know.
 #[derive(Clone, Debug)]
