@@ -22,7 +22,7 @@ use crate::fleet::id::{ClusterMark, ContainerId, GitHubRunnerId, PoolName, Repli
 use crate::fleet::listener::JobResult;
 use crate::fleet::pool::Pool;
 use crate::fleet::reason::Reason;
-use crate::fleet::runner::{Failure, Seen};
+use crate::fleet::runner::Seen;
 use crate::fleet::time::Timestamp;
 use crate::github::GitHub;
 use crate::store::{Store, Topic};
