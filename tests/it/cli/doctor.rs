@@ -34,7 +34,7 @@ fn what_works_is_told_apart_from_what_is_missing() {
     }
     let image = row(&body, "image");
     assert_eq!(image["level"], "broken");
-    assert!(image["fix"].as_str().unwrap().contains("make image"));
+    assert!(image["fix"].as_str().unwrap().contains("RUNNER_IMAGE"));
     let cpus = row(&body, "processors");
     assert_eq!(cpus["level"], "broken");
     assert!(cpus["fix"].as_str().unwrap().contains("RUNNER_CPUS"));
