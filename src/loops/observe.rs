@@ -30,6 +30,9 @@ use crate::telemetry::metrics::{Dependency, LoopName, Metrics, Outcome};
 const READS_AT_ONCE: usize = 16;
 /// A list of repositories that could not be read is asked for again after this.
 const RELIST_AFTER: Duration = Duration::from_secs(30);
+/// A runner list that this leader has never seen is asked for again after this: until it
+/// has been, nothing is placed.
+const FIRST_LIST_RETRY: Duration = Duration::from_secs(3);
 /// After a runner took a job its repository is read again, at most this often.
 const REREAD_EVERY: Duration = Duration::from_secs(1);
 
@@ -64,6 +67,7 @@ struct Memory {
     relist_at: BTreeMap<Scope, Instant>,
     polled_at: Option<Instant>,
     reread_at: Option<Instant>,
+    listed_at: Option<Instant>,
 }
 
 impl Observe {
@@ -91,8 +95,14 @@ impl Observe {
         let poll_due = memory.polled_at.is_none_or(|at| at.elapsed() >= self.poll_interval);
         if poll_due {
             memory.polled_at = Some(Instant::now());
+            memory.listed_at = memory.polled_at;
             tokio::join!(self.sweep(memory), self.read_registrations());
             return;
+        }
+        let retry_due = memory.listed_at.is_none_or(|at| at.elapsed() >= FIRST_LIST_RETRY);
+        if retry_due && self.never_listed() {
+            memory.listed_at = Some(Instant::now());
+            self.read_registrations().await;
         }
         let reread_due = memory.reread_at.is_none_or(|at| at.elapsed() >= REREAD_EVERY);
         let repos = self.ledger().demand.repos_with_cancelled();
@@ -119,6 +129,11 @@ impl Observe {
 
     fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn never_listed(&self) -> bool {
+        let ledger = self.ledger();
+        self.scopes().iter().any(|scope| ledger.registrations.read_at(scope).is_none())
     }
 
     fn tell(&self) {

@@ -238,6 +238,7 @@ fn a_large_fleet_is_planned_quickly() {
         happen(&mut world, &format!("host h{n} room 100")).unwrap();
     }
     world.budget.mints_now = 2000;
+    world.read_lists();
     world.rest().unwrap();
     let groups: Vec<String> = (0..1000).map(|n| format!("job {n} labels l{}", n / 2)).collect();
     happen(&mut world, &format!("queue acme/demo: {}", groups.join(";"))).unwrap();

@@ -203,6 +203,7 @@ scenarios! {
     min_idle_is_kept_beside_running_ones
     never_handed_is_removed_without_asking
     new_leader_and_a_vanished_record
+    new_leader_counts_registrations_first
     new_leader_reads_everything_first
     no_image_no_placement
     old_reading_changes_nothing

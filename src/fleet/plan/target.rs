@@ -128,7 +128,8 @@ pub fn keep(pool: &Pool, decision: &PoolDecision, operator: &Operator) -> u32 {
 }
 
 /// Bounds the need: pause, `MAX_RUNNERS`, the breaker. Only strictly below the maximum
-/// may a runner be added, and *occupied* is what counts.
+/// may a runner be added, and *occupied* is what counts: before the first runner list of
+/// this leader nobody knows it, for a registration may be all that is left of a runner.
 fn limit(
     need: &mut Need,
     pool: &Pool,
@@ -146,6 +147,8 @@ fn limit(
     let breaker = turn.view.ledger.breakers.get(&pool.name).cloned().unwrap_or_default();
     if operator.paused.contains(&pool.name) {
         (allowed, hold) = (0, Reason::Paused);
+    } else if turn.never_listed(&pool.scope) {
+        (allowed, hold) = (0, Reason::GitHubUnreadable);
     } else if allowed > 0 {
         let until = breaker.open_until.unwrap_or(turn.now);
         let open = Reason::BreakerOpen { until, failures: breaker.failures };

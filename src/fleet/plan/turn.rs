@@ -102,6 +102,12 @@ impl<'a> Turn<'a> {
         self.unread.get(scope).and_then(|unknown| unknown.list.as_ref())
     }
 
+    /// Whether this leader has yet to see its first complete runner list of a scope.
+    #[must_use]
+    pub fn never_listed(&self, scope: &Scope) -> bool {
+        self.view.ledger.registrations.read_at(scope).is_none()
+    }
+
     /// Why a pool's idle runners may not be called surplus: its queue is not known.
     #[must_use]
     pub fn queue_unread(&self, pool: &Pool) -> Option<&Reason> {

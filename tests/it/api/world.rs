@@ -162,6 +162,7 @@ impl World {
     /// Starts the real election, the real lead loop and the recorder.
     pub(super) async fn lead(&mut self) {
         let cancel = CancellationToken::new();
+        self.registrations(Vec::new());
         let (lead, leadership) = (self.lead.take().unwrap(), self.leadership.take().unwrap());
         let store: Arc<dyn Store> = self.store.clone();
         self.tasks.spawn(election::run(store, self.replica, leadership, cancel.clone()));

@@ -100,6 +100,36 @@ async fn killed_again_and_again_every_job_still_runs_once() {
     world.end().await;
 }
 
+/// Regression: what a killed process minted and never handed over takes up room at GitHub.
+/// The next leader went beyond the maximum before its first runner list had shown it.
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_counts_what_the_dead_one_had_minted() {
+    let mut world = World::new(ListenerFaults::default());
+    world.start();
+    world.jobs(&[30.0; 30]);
+    while world.state().runners.len() < 10 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    world.kill();
+    let slow = |route: &str| Fault {
+        route: route.to_owned(),
+        latency_ms: Some(4_000),
+        ..Fault::default()
+    };
+    world.sim.add_fault(slow("GET /repos/{owner}/{repo}/actions/runners")).unwrap();
+    world.sim.add_fault(slow("DELETE *")).unwrap();
+    world.start();
+    for _ in 0..1_000 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let most = world.state().runners.len();
+        assert!(most <= 10, "{most} registrations at a maximum of 10");
+    }
+    world.until_all_done(Duration::from_secs(900)).await;
+    world.sim.clear_faults();
+    world.until(Duration::from_secs(400), "no registrations", |s| s.runners.is_empty()).await;
+    world.end().await;
+}
+
 /// GitHub answers 404 to every delete: nobody is stopped by it.
 #[tokio::test(start_paused = true)]
 async fn four_hundred_and_four_to_every_delete_kills_nobody() {

@@ -73,7 +73,12 @@ fn set_pool(world: &mut World, pool: Pool) {
     if let Scope::Repo(repo) = &pool.scope {
         world.hub.queues.entry(repo.clone()).or_default();
     }
+    let scope = pool.scope.clone();
     world.pools.insert(pool.name.clone(), pool);
+    // The first leader of a story has read the runner lists; a later one reads by `list`.
+    if world.ledger.registrations.read_at(&scope).is_none() {
+        world.read_list(&scope);
+    }
 }
 
 fn daemon<'a>(world: &'a mut World, name: &str) -> Result<&'a mut Daemon, String> {

@@ -107,23 +107,32 @@ fn retirements(view: &View, policy: &Policy, plan: &Plan, now: Timestamp) -> Res
     Ok(())
 }
 
-/// Never below the minimum without a reason that says why.
+/// Never below the minimum without a reason that says why, and never growing before a
+/// runner list has shown what is there already.
 fn floors(view: &View, plan: &Plan) -> Result<(), String> {
     for (name, decision) in &plan.pools {
         let min = view.pools.get(name).map_or(0, |pool| pool.min_runners) as usize;
         let have = (decision.count.supply + decision.count.running) as usize;
+        let unlisted = view
+            .pools
+            .get(name)
+            .is_some_and(|pool| view.ledger.registrations.read_at(&pool.scope).is_none());
+        if unlisted && !decision.add.is_empty() {
+            return Err(format!("{name} grows before its runner list was ever read"));
+        }
         let explained = decision.not_added.iter().any(|reason| {
-            matches!(
-                reason,
-                Reason::AtMaximum { .. }
-                    | Reason::NoHost
-                    | Reason::HostsFull
-                    | Reason::ImageMissing { .. }
-                    | Reason::BudgetShort
-                    | Reason::BreakerOpen { .. }
-                    | Reason::Paused
-                    | Reason::Frozen
-            )
+            matches!(reason, Reason::GitHubUnreadable if unlisted)
+                || matches!(
+                    reason,
+                    Reason::AtMaximum { .. }
+                        | Reason::NoHost
+                        | Reason::HostsFull
+                        | Reason::ImageMissing { .. }
+                        | Reason::BudgetShort
+                        | Reason::BreakerOpen { .. }
+                        | Reason::Paused
+                        | Reason::Frozen
+                )
         });
         if have + decision.add.len() < min && !explained {
             return Err(format!("{name} is below its minimum and does not say why: {decision:?}"));

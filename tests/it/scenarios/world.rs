@@ -142,14 +142,18 @@ impl World {
     pub(crate) fn read_lists(&mut self) {
         let scopes: std::collections::BTreeSet<Scope> =
             self.pools.values().map(|pool| pool.scope.clone()).collect();
-        for scope in scopes {
-            if self.hub.list_fails {
-                self.ledger.registrations.unread(&scope, self.now, "502".to_owned());
-                continue;
-            }
-            let reading = self.hub.list(&scope, self.now);
-            self.ledger.absorb_registrations(reading, &mark(), &self.records, &self.policy);
+        for scope in &scopes {
+            self.read_list(scope);
         }
+    }
+
+    pub(crate) fn read_list(&mut self, scope: &Scope) {
+        if self.hub.list_fails {
+            self.ledger.registrations.unread(scope, self.now, "502".to_owned());
+            return;
+        }
+        let reading = self.hub.list(scope, self.now);
+        self.ledger.absorb_registrations(reading, &mark(), &self.records, &self.policy);
     }
 
     /// Every agent's turn.
