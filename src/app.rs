@@ -177,7 +177,7 @@ impl App {
         let store = edges.store.clone();
         let stop = self.stop_rest.clone();
         self.work.spawn(async move {
-            election::run(store, replica, leadership, stop).await;
+            election::lead(store, replica, leadership, stop).await;
             "election"
         });
         let (github, stop) = (edges.github.clone(), self.stop_rest.clone());

@@ -1,5 +1,6 @@
-//! Who leads. A lease with a growing term in the store; whoever holds it gets a
-//! [`Leadership`], and nothing leader-only can be called without one.
+//! Who leads, and who is the agent of a Docker host. A lease with a growing term in the
+//! store; whoever holds it gets a [`Leadership`] or an [`Agency`], and nothing that only
+//! the leader or the agent may do can be called without one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,103 +10,207 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::fleet::id::{ReplicaId, Term};
-use crate::store::{Lease, Store};
+use crate::fleet::id::{HostId, ReplicaId, Term};
+use crate::store::{Lease, LeaseKey, Store, StoreError, Topic};
 
 /// The lease lasts this long after its last renewal.
 pub const LEASE_TTL: Duration = Duration::from_secs(5);
 /// How often it is renewed: five chances before it runs out.
 pub const RENEW_EVERY: Duration = Duration::from_secs(1);
-/// A leader that has not renewed for this long, counted from *sending* the last good
-/// renewal, stops leading by itself, one second before anybody else can start.
+/// A holder that has not renewed for this long, counted from *sending* the last good
+/// renewal, stops by itself, one second before anybody else can start.
 pub const SELF_DEMOTION: Duration = Duration::from_secs(4);
+/// Who waits for a lease asks again at least this often, and when it should have run out.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// Those who wait ask at instants of their own inside this span, so that not all of them
+/// ask at once.
+const SPREAD: Duration = Duration::from_millis(250);
 
 /// The right to decide. Only this module makes one; the store checks its term again.
 #[derive(Clone, Debug)]
-pub struct Leadership {
+pub struct Leadership(Hold);
+
+/// The right to change anything on one Docker host, made and checked the same way.
+#[derive(Clone, Debug)]
+pub struct Agency {
+    host: HostId,
+    hold: Hold,
+}
+
+/// A held lease.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
     replica: ReplicaId,
     term: Term,
     valid_until: Instant,
+}
+
+impl Hold {
+    fn holds(&self) -> bool {
+        Instant::now() < self.valid_until
+    }
 }
 
 impl Leadership {
     /// The fencing token.
     #[must_use]
     pub fn term(&self) -> Term {
-        self.term
+        self.0.term
     }
 
     /// Whose right it is.
     #[must_use]
     pub fn replica(&self) -> ReplicaId {
-        self.replica
+        self.0.replica
     }
 
     /// Whether it still holds by this process's own monotonic clock.
     #[must_use]
     pub fn holds(&self) -> bool {
-        Instant::now() < self.valid_until
+        self.0.holds()
     }
 }
 
-/// Keeps trying for the lease until cancelled, and tells through `leadership` whether
-/// this replica leads. Gives the lease up on the way out.
-pub async fn run(
+impl Agency {
+    /// The host it is about.
+    #[must_use]
+    pub fn host(&self) -> HostId {
+        self.host
+    }
+
+    /// The fencing token.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.hold.term
+    }
+
+    /// Whose right it is.
+    #[must_use]
+    pub fn replica(&self) -> ReplicaId {
+        self.hold.replica
+    }
+
+    /// Whether it still holds by this process's own monotonic clock.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.hold.holds()
+    }
+}
+
+/// Keeps trying to lead until cancelled, and tells through `leadership` whether this
+/// replica does. Gives the lease up on the way out.
+pub async fn lead(
     store: Arc<dyn Store>,
     replica: ReplicaId,
     leadership: watch::Sender<Option<Leadership>>,
     cancel: CancellationToken,
 ) {
-    let mut held: Option<Term> = None;
-    let mut seen = Term(0);
-    let mut ticks = tokio::time::interval(RENEW_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! { biased;
-            () = cancel.cancelled() => break,
-            _ = ticks.tick() => (),
+    let campaign = Campaign { store, replica, lease: LeaseKey::Leader };
+    let tell = |hold: Option<Hold>| {
+        leadership.send_replace(hold.map(Leadership));
+    };
+    campaign.run(tell, cancel).await;
+}
+
+/// Keeps trying to be a host's agent until cancelled, and tells through `agency` whether
+/// this replica is. Gives the lease up on the way out.
+pub async fn serve(
+    store: Arc<dyn Store>,
+    replica: ReplicaId,
+    host: HostId,
+    agency: watch::Sender<Option<Agency>>,
+    cancel: CancellationToken,
+) {
+    let campaign = Campaign { store, replica, lease: LeaseKey::Agent(host) };
+    let tell = |hold: Option<Hold>| {
+        agency.send_replace(hold.map(|hold| Agency { host, hold }));
+    };
+    campaign.run(tell, cancel).await;
+}
+
+/// One replica's standing for one lease.
+struct Campaign {
+    store: Arc<dyn Store>,
+    replica: ReplicaId,
+    lease: LeaseKey,
+}
+
+/// What a turn of the campaign came to.
+struct Turn {
+    hold: Option<Hold>,
+    /// When to ask again.
+    again: Instant,
+}
+
+impl Campaign {
+    async fn run(self, tell: impl Fn(Option<Hold>), cancel: CancellationToken) {
+        let mut leases = self.store.changes(Topic::Leases);
+        let mut seen = Term(0);
+        let mut hold: Option<Hold> = None;
+        let mut again = Instant::now();
+        loop {
+            let waits = hold.is_none();
+            tokio::select! { biased;
+                () = cancel.cancelled() => break,
+                () = tokio::time::sleep_until(again) => (),
+                Ok(()) = leases.changed(), if waits => (),
+            }
+            let turn = self.turn(hold, &mut seen).await;
+            (hold, again) = (turn.hold, turn.again);
+            tell(hold);
         }
+        tell(None);
+        if let Some(hold) = hold
+            && let Err(error) = self.store.release(self.lease, self.replica, hold.term).await
+        {
+            warn!(error = %error, lease = ?self.lease, "could not release a lease");
+        }
+    }
+
+    async fn turn(&self, hold: Option<Hold>, seen: &mut Term) -> Turn {
         let sent = Instant::now();
-        let answer = match held {
-            Some(term) => store.renew(replica, term, LEASE_TTL).await,
-            None => store.acquire(replica, seen, LEASE_TTL).await,
-        };
+        let answer = self.ask(hold, *seen).await;
+        let before = hold.map(|hold| hold.term);
         match answer {
             Ok(Lease::Ours { term }) => {
-                if held != Some(term) {
-                    info!(term = %term, replica.id = %replica, "leading");
+                if before != Some(term) {
+                    info!(term = %term, replica.id = %self.replica, lease = ?self.lease, "holding the lease");
                 }
-                held = Some(term);
-                seen = seen.max(term);
+                *seen = (*seen).max(term);
                 let valid_until = sent + SELF_DEMOTION;
-                leadership.send_replace(Some(Leadership { replica, term, valid_until }));
+                let hold = Hold { replica: self.replica, term, valid_until };
+                Turn { hold: Some(hold), again: sent + RENEW_EVERY }
             }
-            Ok(Lease::HeldBy { term, .. }) => {
-                seen = seen.max(term);
-                if held.take().is_some() {
-                    info!(term = %term, "another replica leads");
+            Ok(Lease::HeldBy { replica, term, expires_in }) => {
+                *seen = (*seen).max(term);
+                if before.is_some() {
+                    info!(term = %term, holder = %replica, lease = ?self.lease, "another replica holds the lease");
                 }
-                leadership.send_replace(None);
+                let wait = expires_in.min(ASK_EVERY) + self.spread();
+                Turn { hold: None, again: Instant::now() + wait }
             }
-            Ok(Lease::Absent) => {
-                held = None;
-                leadership.send_replace(None);
-                ticks.reset_immediately();
-            }
+            // Nobody holds it: ask for it at once, with a new term.
+            Ok(Lease::Absent) => Turn { hold: None, again: Instant::now() },
             Err(error) => {
-                warn!(error = %error, "could not renew the lease");
-                let expired = leadership.borrow().as_ref().is_some_and(|l| !l.holds());
-                if expired {
-                    held = None;
-                    leadership.send_replace(None);
+                warn!(error = %error, lease = ?self.lease, "could not ask for the lease");
+                Turn {
+                    hold: hold.filter(Hold::holds),
+                    again: (sent + RENEW_EVERY).max(Instant::now() + self.spread()),
                 }
             }
         }
     }
-    leadership.send_replace(None);
-    if let Some(term) = held
-        && let Err(error) = store.release(replica, term).await
-    {
-        warn!(error = %error, "could not release the lease");
+
+    async fn ask(&self, hold: Option<Hold>, seen: Term) -> Result<Lease, StoreError> {
+        match hold {
+            Some(hold) => self.store.renew(self.lease, self.replica, hold.term, LEASE_TTL).await,
+            None => self.store.acquire(self.lease, self.replica, seen, LEASE_TTL).await,
+        }
+    }
+
+    /// This replica's own instant inside [`SPREAD`], by its id.
+    fn spread(&self) -> Duration {
+        let share = u32::try_from(self.replica.0.as_u128() % 1_000).unwrap_or(0);
+        SPREAD * share / 1_000
     }
 }

@@ -6,6 +6,7 @@
 pub mod budget;
 pub mod converge;
 pub mod demand;
+pub mod digest;
 pub mod host;
 pub mod id;
 pub mod intent;
@@ -16,6 +17,7 @@ pub mod policy;
 pub mod pool;
 pub mod reason;
 pub mod registration;
+pub mod replica;
 pub mod runner;
 pub mod time;
 pub mod view;

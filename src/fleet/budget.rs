@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::id::ReplicaId;
 use super::time::Timestamp;
 
 /// The state of our GitHub budget at one instant.
@@ -33,4 +34,22 @@ impl Budget {
             points_this_minute: 0,
         }
     }
+}
+
+/// What one replica has spent of the budget that all share, and what GitHub told it. Each
+/// replica writes its own and adds up the others'.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BudgetShare {
+    pub replica: ReplicaId,
+    pub at: Timestamp,
+    /// Points spent against the secondary limit, by the second in which they were (store's
+    /// time), of the last minute.
+    pub spent: Vec<(Timestamp, u32)>,
+    pub remaining: Option<u64>,
+    pub limit: Option<u64>,
+    pub resets_at: Option<Timestamp>,
+    pub blocked_until: Option<Timestamp>,
+    /// The share of the mints of a minute that may be used since GitHub last complained,
+    /// in thousandths.
+    pub mint_permille: u32,
 }

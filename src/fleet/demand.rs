@@ -79,7 +79,7 @@ pub struct DemandBook {
 const EDGE_MEMORY: Duration = Duration::from_secs(300);
 
 /// The jobs that wait for one pool.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct PoolDemand {
     /// Queued, less those a runner has taken since and those GitHub does not assign.
     pub waiting: Vec<JobId>,

@@ -43,6 +43,9 @@ pub struct Outcome {
 /// What operators have set and nobody has taken back. Shared, newest wins.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Operator {
+    /// Grows with every change. After a loss of the store the newest copy anybody kept wins.
+    #[serde(default)]
+    pub revision: u64,
     pub frozen_since: Option<Timestamp>,
     pub paused: BTreeSet<PoolName>,
     pub draining: BTreeSet<HostId>,

@@ -19,6 +19,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::demand::PoolDemand;
 use super::host::{Assigned, Assignment, RECORD_VERSION, Retirement};
 use super::id::{BootId, GitHubRunnerId, HostId, PoolName, RepoName, RunnerId, RunnerName, Term};
@@ -41,7 +43,7 @@ use turn::Turn;
 use wishes::Asked;
 
 /// What shall change, and why. Empty lists mean: nothing needs to.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Plan {
     pub place: Vec<Placement>,
     pub retire: Vec<RetireOrder>,
@@ -63,14 +65,14 @@ pub struct Plan {
 }
 
 /// A runner to add.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Placement {
     pub host: HostId,
     pub assigned: Assigned,
 }
 
 /// A runner to remove by the only way there is.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RetireOrder {
     pub host: HostId,
     pub runner: RunnerId,
@@ -81,7 +83,7 @@ pub struct RetireOrder {
 }
 
 /// An id that leaves the assignment.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Release {
     pub host: HostId,
     pub runner: RunnerId,
@@ -90,7 +92,7 @@ pub struct Release {
 }
 
 /// A registration of ours that nobody claims.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Orphan {
     pub scope: Scope,
     pub id: GitHubRunnerId,
@@ -98,7 +100,7 @@ pub struct Orphan {
 }
 
 /// Why a pool has as many runners as it has.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct PoolDecision {
     pub count: Count,
     pub demand: PoolDemand,

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::budget::Budget;
 use super::host::{Assigned, Assignment, HostRecord, Liveness, Retirement};
 use super::id::{BootId, ClusterMark, HostId, PoolName, RunnerId, RunnerName};
@@ -167,7 +169,7 @@ impl View {
 }
 
 /// What of a pool counts, at one instant.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Count {
     pub occupied: u32,
     pub supply: u32,

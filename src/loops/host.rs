@@ -12,22 +12,23 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::docker::{Docker, NetworkSpec, Pulls};
-use crate::fleet::converge::{Action, Listing, Stopping, converge};
-use crate::fleet::host::Assignment;
-use crate::fleet::id::{ClusterMark, ContainerId, GitHubRunnerId, PoolName, ReplicaId, RunnerId};
+use crate::election::{self, Agency};
+use crate::fleet::converge::Listing;
+use crate::fleet::id::{
+    BootId, ClusterMark, ContainerId, GitHubRunnerId, HostId, PoolName, ReplicaId, RunnerId,
+};
 use crate::fleet::listener::JobResult;
 use crate::fleet::pool::Pool;
 use crate::fleet::reason::Reason;
 use crate::fleet::runner::Seen;
-use crate::fleet::time::Timestamp;
 use crate::github::GitHub;
-use crate::store::{Store, Topic};
-use crate::telemetry::metrics::{LoopName, Metrics, Outcome};
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
 
+mod agent;
 pub mod boot;
 pub mod follow;
 pub mod images;
@@ -36,6 +37,7 @@ pub mod remove;
 pub mod start;
 pub mod state;
 
+use agent::AgentLoop;
 use remove::RetireEnd;
 use start::StartEnd;
 use state::State;
@@ -49,9 +51,6 @@ const EVENTS_QUEUED: usize = 1024;
 const LIST_EVERY: Duration = Duration::from_secs(15);
 /// A report at least this often, so that silence means trouble.
 const BEAT_EVERY: Duration = Duration::from_secs(5);
-const TURN_EVERY: Duration = Duration::from_millis(500);
-/// Leftover volumes and networks are looked for this often.
-const SWEEP_EVERY: Duration = Duration::from_secs(300);
 /// After a removal that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -131,9 +130,34 @@ impl Host {
         NetworkSpec::of_pool(self.cluster.clone(), pool.name.clone(), capacity)
     }
 
-    /// Runs the agent until cancelled, then shuts down by [`Shutdown`].
+    /// Serves this Docker host until cancelled: stands by while another replica is its
+    /// agent, and shuts down by [`Shutdown`].
     pub async fn run(self, cancel: CancellationToken) {
-        let Some((host, boot)) = boot::claim(&self, &cancel).await else { return };
+        let Some(host) = boot::identify(&self, &cancel).await else { return };
+        let (tell, mut agency) = watch::channel(None);
+        let resign = CancellationToken::new();
+        let lease = election::serve(self.store.clone(), self.replica, host, tell, resign.clone());
+        let lease = self.tracker.spawn(lease);
+        while let Some(held) = next_agency(&mut agency, &cancel).await {
+            let Some(boot) = boot::take_over(&self, &held, &cancel).await else { break };
+            self.clone().serve(host, boot, agency.clone(), &cancel).await;
+            if cancel.is_cancelled() {
+                break;
+            }
+        }
+        resign.cancel();
+        // It only gives the lease up; a panic in it has been reported already.
+        let _ = lease.await;
+    }
+
+    /// The agent's loop, from taking over until cancelled or until another took over.
+    async fn serve(
+        self,
+        host: HostId,
+        boot: BootId,
+        agency: watch::Receiver<Option<Agency>>,
+        cancel: &CancellationToken,
+    ) {
         let (events, inbox) = mpsc::channel(EVENTS_QUEUED);
         let limits =
             Limits { starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)), networks: Arc::default() };
@@ -142,243 +166,18 @@ impl Host {
         self.tracker.spawn(follow::docker_events(self.clone(), events.clone(), background.clone()));
         self.tracker.spawn(images::watch(self.clone(), events.clone(), background.clone()));
         let state = State::new(&self, host, boot);
-        let agent = AgentLoop { host: self, state, events, limits, assignment: None };
-        agent.run(inbox, cancel).await;
+        let agent = AgentLoop { host: self, state, events, limits, assignment: None, agency };
+        agent.run(inbox, cancel.clone()).await;
     }
 }
 
-/// The loop proper.
-struct AgentLoop {
-    host: Host,
-    state: State,
-    events: mpsc::Sender<Event>,
-    limits: Limits,
-    assignment: Option<(Assignment, Timestamp)>,
-}
-
-impl AgentLoop {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Event>, cancel: CancellationToken) {
-        let mut changes = self.host.store.changes(Topic::Assignments);
-        let mut ticks = tokio::time::interval(TURN_EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        self.list();
-        loop {
-            tokio::select! { biased;
-                () = cancel.cancelled(), if self.state.agent.stopping == Stopping::No => {
-                    self.begin_stopping();
-                }
-                Some(event) = inbox.recv() => {
-                    self.apply(event);
-                    while let Ok(event) = inbox.try_recv() {
-                        self.apply(event);
-                    }
-                }
-                Ok(()) = changes.changed() => (),
-                _ = ticks.tick() => (),
-            }
-            let begun = tokio::time::Instant::now();
-            self.turn().await;
-            let now = self.host.clock.now();
-            self.host.metrics.loop_turn(LoopName::Host, Outcome::Ok, begun.elapsed(), now);
-            if self.state.may_stop(self.host.clock.now()) {
-                self.report().await;
-                return;
-            }
-        }
-    }
-
-    fn begin_stopping(&mut self) {
-        let shutdown = self.host.shutdown;
-        let now = self.host.clock.now();
-        self.state.stop(shutdown, now);
-        info!(drain = shutdown.drain, "host loop is stopping");
-    }
-
-    /// One turn: assignment against records against containers.
-    async fn turn(&mut self) {
-        let now = self.host.clock.now();
-        match self.host.store.assignment(self.state.agent.host).await {
-            Ok(assignment) => self.assignment = Some((assignment, now)),
-            Err(error) => warn!(error = %error, "could not read this host's assignment"),
-        }
-        // Before the first list nobody knows what runs here already.
-        if !self.state.adopted {
-            return;
-        }
-        if let Some((assignment, read_at)) = self.assignment.take() {
-            let listing = self.state.listing.take();
-            self.state.term = assignment.term;
-            let agent = &self.state.agent;
-            let actions = converge(agent, &assignment, read_at, listing.as_ref(), now);
-            let starting: Vec<_> =
-                actions.into_iter().filter_map(|a| self.act(a, &assignment)).collect();
-            for id in starting {
-                self.start(id);
-            }
-            self.state.prune(&assignment);
-            self.assignment = Some((assignment, read_at));
-        }
-        if self.state.list_due(now) {
-            self.list();
-        }
-        if now >= self.state.sweep_at && self.state.agent.stopping == Stopping::No {
-            self.state.sweep_at = now + SWEEP_EVERY;
-            self.host.tracker.spawn(remove::sweep(self.host.clone()));
-        }
-        if self.state.report_due(now) {
-            self.report().await;
-        }
-    }
-
-    /// Carries one action out. Returns an id that may be started at once.
-    fn act(&mut self, action: Action, assignment: &Assignment) -> Option<RunnerId> {
-        let now = self.host.clock.now();
-        match action {
-            Action::Accept(assigned) => return self.state.accept(*assigned, now),
-            Action::Start(id) => return Some(id),
-            Action::Refuse { runner, refusal } => self.state.refuse(runner, refusal),
-            Action::CancelStart { runner, reason } => self.state.cancel_start(runner, reason),
-            Action::Retire { runner, reason, force } => self.retire(runner, reason, force),
-            Action::Reap(runner) => self.settle_exit(runner),
-            Action::Adopt(found) => {
-                let correlation = assignment
-                    .runners
-                    .get(&found.runner)
-                    .map_or_else(|| found.runner.tail(), |assigned| assigned.correlation.clone());
-                info!(runner.id = %found.runner, runner.name = %found.name, "adopting a container");
-                let running = self.state.adopt(&found, correlation, now);
-                self.follow(found.runner, found.id, running);
-            }
-            Action::Discard(found) => {
-                if self.state.begin_discard(&found.id) {
-                    let scope = self.host.pools.get(&found.pool).map(|pool| pool.scope.clone());
-                    let events = self.events.clone();
-                    self.host.tracker.spawn(remove::discard(
-                        self.host.clone(),
-                        found,
-                        scope,
-                        events,
-                    ));
-                }
-            }
-            Action::ReportLost(runner) => {
-                warn!(runner.id = %runner, "its container is gone and nobody here removed it");
-                self.state.seen(runner, Seen::Lost(Reason::ContainerVanished), now);
-            }
-            Action::Forget(runner) => self.state.forget(runner),
-        }
-        None
-    }
-
-    fn follow(&self, runner: RunnerId, container: ContainerId, running: watch::Sender<bool>) {
-        let docker = self.host.docker.clone();
-        let events = self.events.clone();
-        self.host.tracker.spawn(follow::adopted(docker, runner, container, running, events));
-    }
-
-    fn start(&mut self, runner: RunnerId) {
-        let Some(order) = self.state.begin_start(runner) else { return };
-        let Some(pool) = self.host.pools.get(&order.pool).cloned() else { return };
-        let task =
-            start::run(self.host.clone(), self.limits.clone(), order, pool, self.events.clone());
-        self.host.tracker.spawn(task);
-    }
-
-    fn retire(&mut self, runner: RunnerId, reason: Reason, force: bool) {
-        let Some(order) = self.state.begin_retire(runner, reason, force) else { return };
-        let Some(pool) = self.host.pools.get(&order.pool).cloned() else {
-            // The pool is no longer configured: without its scope GitHub cannot be asked.
-            self.state.retire_ended(runner, RetireEnd::NotNow, self.host.clock.now());
-            return;
-        };
-        let events = self.events.clone();
-        self.host.tracker.spawn(remove::retire(self.host.clone(), order, pool, events));
-    }
-
-    fn settle_exit(&mut self, runner: RunnerId) {
-        if let Some(container) = self.state.begin_settling(runner) {
-            let docker = self.host.docker.clone();
-            self.host.tracker.spawn(follow::settle_exit(
-                docker,
-                runner,
-                container,
-                self.events.clone(),
-            ));
-        }
-    }
-
-    fn list(&mut self) {
-        self.state.listing_begun(self.host.clock.now());
-        let task = boot::list(self.host.clone(), self.events.clone());
-        self.host.tracker.spawn(task);
-    }
-
-    async fn report(&mut self) {
-        let now = self.host.clock.now();
-        let record = self.state.report(&self.host, now);
-        if let Err(error) = self.host.store.report(record).await {
-            warn!(error = %error, "could not report this host");
-            self.state.dirty = true;
-        }
-    }
-
-    /// Takes one event in. Never waits.
-    fn apply(&mut self, event: Event) {
-        let now = self.host.clock.now();
-        match event {
-            Event::Seen(runner, seen) => self.state.seen(runner, seen, now),
-            Event::Container(runner, container) => self.state.container_is(runner, container),
-            Event::Minted(runner, github) => self.state.minted(runner, github),
-            Event::JobResult(runner, result) => self.state.job_result(runner, result),
-            Event::StartEnded(runner, end) => {
-                self.state.start_ended(runner, end, now);
-            }
-            Event::RetireEnded(runner, reason, end) => {
-                if end == RetireEnd::Removed {
-                    self.state.seen(runner, Seen::Removed(reason), now);
-                }
-                self.state.retire_ended(runner, end, now);
-            }
-            Event::ReapEnded(runner, result) => self.state.reap_ended(runner, result, now),
-            Event::DiscardEnded(container) => self.state.discard_ended(&container, now),
-            Event::OutputEnded(runner) => {
-                let exit = self.state.output_ended(runner);
-                self.ended(runner, exit, now);
-            }
-            Event::Died(runner, code) => {
-                let exit = self.state.died(runner, code);
-                self.ended(runner, exit, now);
-            }
-            Event::OutOfMemory(runner) => self.state.out_of_memory(runner),
-            Event::ExitSettled(runner, exit) => self.exit_settled(runner, exit, now),
-            Event::Listed(result) => {
-                for (runner, container, running) in self.state.listed(result, now) {
-                    self.follow(runner, container, running);
-                }
-            }
-            Event::Images(images) => self.state.images_are(images),
-            Event::EventStream => self.state.list_soon(now),
-        }
-    }
-
-    /// A container seems to have ended: with its exit known at once, else Docker is asked.
-    fn ended(&mut self, runner: RunnerId, exit: Option<(i64, bool)>, now: Timestamp) {
-        match exit {
-            Some(_) => self.exit_settled(runner, exit, now),
-            None => self.settle_exit(runner),
-        }
-    }
-
-    fn exit_settled(&mut self, runner: RunnerId, exit: Option<(i64, bool)>, now: Timestamp) {
-        let Some((code, oom)) = exit else {
-            // It lives on, or Docker did not answer: the next list tells.
-            self.state.settling_ended(runner);
-            self.state.list_soon(now);
-            return;
-        };
-        let Some(order) = self.state.exited(runner, code, oom, now) else { return };
-        let scope = self.host.pools.get(&order.pool).map(|pool| pool.scope.clone());
-        let events = self.events.clone();
-        self.host.tracker.spawn(remove::reap(self.host.clone(), order, scope, events));
+/// Waits until this replica is the host's agent; `None` when cancelled first.
+async fn next_agency(
+    agency: &mut watch::Receiver<Option<Agency>>,
+    cancel: &CancellationToken,
+) -> Option<Agency> {
+    tokio::select! { biased;
+        () = cancel.cancelled() => None,
+        held = agency.wait_for(Option::is_some) => held.ok()?.clone(),
     }
 }

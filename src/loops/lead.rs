@@ -14,7 +14,9 @@ use uuid::Uuid;
 use super::{Pace, Wake};
 use crate::clock::Clock;
 use crate::election::Leadership;
+use crate::fleet::digest::Digest;
 use crate::fleet::id::{ClusterMark, PoolName, RunnerId};
+use crate::fleet::intent::Operator;
 use crate::fleet::ledger::Ledger;
 use crate::fleet::plan::{Orphan, Plan, plan};
 use crate::fleet::policy::Policy;
@@ -37,7 +39,7 @@ pub struct Published {
     pub at: Timestamp,
     pub view: View,
     pub plan: Plan,
-    /// The term it was decided in; `None` while nobody here leads.
+    /// The term it was decided in; `None` while nobody leads.
     pub term: Option<u64>,
     /// What the last write to the store failed with.
     pub store_error: Option<String>,
@@ -99,17 +101,18 @@ impl Lead {
             }
         };
         let leadership = self.leadership.borrow().clone().filter(Leadership::holds);
-        let view = self.view(snapshot, now);
         let Some(leadership) = leadership else {
-            self.publish(now, view, Plan::default(), None, None);
+            self.follow(snapshot, now);
             return;
         };
+        let view = self.view(snapshot, now);
         let mut fresh = || RunnerId(Uuid::now_v7());
         let decided = plan(&view, &self.policy, &mut fresh, now);
         let term = leadership.term();
+        let revision = view.operator.revision + 1;
         let commit = Commit {
             assignments: decided.assignments(&view, term),
-            operator: decided.operator.clone(),
+            operator: decided.operator.clone().map(|operator| Operator { revision, ..operator }),
             outcomes: decided.outcomes.clone(),
         };
         let error = if decided.is_empty() {
@@ -132,7 +135,43 @@ impl Lead {
                 }
             }
         };
+        if error.is_none() {
+            self.tell_others(&leadership, now, &view, &decided).await;
+        }
         self.publish(now, view, decided, Some(term.0), error);
+    }
+
+    /// Leaves what this turn knew and decided for the replicas that do not lead.
+    async fn tell_others(&self, leader: &Leadership, now: Timestamp, view: &View, plan: &Plan) {
+        if !self.store.health().borrow().shared {
+            return;
+        }
+        let (ledger, budget) = (view.ledger.clone(), view.budget.clone());
+        let digest = Digest::new(now, leader.term(), ledger, plan.clone(), budget);
+        if let Err(error) = self.store.publish(leader, digest).await {
+            warn!(error = %error, "could not publish this turn");
+        }
+    }
+
+    /// While another replica leads: its last turn, with what the store says now.
+    fn follow(&self, snapshot: Snapshot, now: Timestamp) {
+        let digest = snapshot.digest.clone();
+        let (ledger, plan, budget) = match digest.as_deref() {
+            Some(told) => (told.ledger.clone(), told.plan.clone(), told.budget.clone()),
+            None => (Ledger::default(), Plan::default(), self.github.budget()),
+        };
+        let term = snapshot.leader.map(|(_, term)| term.0);
+        let view = View {
+            cluster: self.cluster.clone(),
+            pools: self.pools.clone(),
+            hosts: snapshot.hosts,
+            assignments: snapshot.assignments,
+            operator: snapshot.operator,
+            intents: snapshot.intents,
+            ledger,
+            budget,
+        };
+        self.publish(now, view, plan, term, None);
     }
 
     fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {

@@ -9,12 +9,15 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Commit, Lease, Snapshot, Store, StoreError, Topic};
+use super::{Commit, Lease, LeaseKey, Snapshot, Store, StoreError, StoreHealth, Topic};
 use crate::clock::Clock;
-use crate::election::Leadership;
+use crate::election::{Agency, Leadership};
+use crate::fleet::budget::BudgetShare;
+use crate::fleet::digest::Digest;
 use crate::fleet::host::{Assignment, HostRecord};
 use crate::fleet::id::{HostId, IntentId, ReplicaId, Term};
-use crate::fleet::intent::{Intent, Outcome};
+use crate::fleet::intent::{Intent, Operator, Outcome};
+use crate::fleet::replica::ReplicaRecord;
 use crate::fleet::time::Timestamp;
 
 /// Settled intents kept for whoever asks; a client waits seconds, not hours.
@@ -22,15 +25,16 @@ const OUTCOMES_KEPT: usize = 1_000;
 /// Intents that may wait for a leader. More means nobody leads, and a client must be told.
 const INTENTS_MAX: usize = 1_000;
 
+/// Shares of the GitHub budget older than this say nothing: its limits are per minute.
+const SHARES_KEPT: Duration = Duration::from_secs(120);
+
 /// State in this process behind a mutex that is never held across an await.
 #[derive(Debug)]
 pub struct MemoryStore {
     state: Mutex<State>,
     clock: Arc<dyn Clock>,
-    assignments: watch::Sender<u64>,
-    hosts: watch::Sender<u64>,
-    intents: watch::Sender<u64>,
-    outcomes: watch::Sender<u64>,
+    topics: [watch::Sender<u64>; Topic::ALL.len()],
+    health: watch::Sender<StoreHealth>,
 }
 
 #[derive(Debug, Default)]
@@ -38,13 +42,53 @@ struct State {
     shared: Snapshot,
     outcomes: BTreeMap<IntentId, Outcome>,
     outcome_order: VecDeque<IntentId>,
-    holder: Option<(ReplicaId, Term, Instant)>,
-    last_term: Term,
+    leases: BTreeMap<LeaseKey, Held>,
+    last_terms: BTreeMap<LeaseKey, Term>,
+    replicas_until: BTreeMap<ReplicaId, Instant>,
+    shares: BTreeMap<ReplicaId, (BudgetShare, Instant)>,
+    put_by: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    replica: ReplicaId,
+    term: Term,
+    until: Instant,
+}
+
+impl Held {
+    fn answer(self) -> Lease {
+        let expires_in = self.until.saturating_duration_since(Instant::now());
+        Lease::HeldBy { replica: self.replica, term: self.term, expires_in }
+    }
 }
 
 impl State {
-    fn holder(&self) -> Option<(ReplicaId, Term, Instant)> {
-        self.holder.filter(|(_, _, expires)| *expires > Instant::now())
+    fn held(&self, lease: LeaseKey) -> Option<Held> {
+        self.leases.get(&lease).copied().filter(|held| held.until > Instant::now())
+    }
+
+    /// The fence: only the holder of this very term may write.
+    fn check(&self, lease: LeaseKey, replica: ReplicaId, ours: Term) -> Result<(), StoreError> {
+        match self.held(lease) {
+            Some(held) if held.replica == replica && held.term == ours => Ok(()),
+            Some(held) => Err(StoreError::Superseded { ours, current: held.term }),
+            None => {
+                let current = self.last_terms.get(&lease).copied().unwrap_or_default();
+                Err(StoreError::Superseded { ours, current })
+            }
+        }
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        self.shared.intents.retain(|intent| intent.id != outcome.intent);
+        self.outcome_order.push_back(outcome.intent);
+        self.outcomes.insert(outcome.intent, outcome);
+        while self.outcome_order.len() > OUTCOMES_KEPT {
+            if let Some(oldest) = self.outcome_order.pop_front() {
+                self.outcomes.remove(&oldest);
+            }
+        }
     }
 }
 
@@ -52,14 +96,30 @@ impl MemoryStore {
     /// An empty store.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let health = StoreHealth {
+            kind: "memory",
+            shared: false,
+            reachable: Some(Ok(())),
+            warnings: Vec::new(),
+        };
+        let state = State {
+            shared: Snapshot { incarnation: 1, ..Snapshot::default() },
+            ..State::default()
+        };
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             clock,
-            assignments: watch::Sender::new(0),
-            hosts: watch::Sender::new(0),
-            intents: watch::Sender::new(0),
-            outcomes: watch::Sender::new(0),
+            topics: std::array::from_fn(|_| watch::Sender::new(0)),
+            health: watch::Sender::new(health),
         }
+    }
+
+    /// Loses everything, as a store does that is restarted without its data.
+    pub fn flush(&self) {
+        let mut state = self.state();
+        let incarnation = state.shared.incarnation + 1;
+        *state =
+            State { shared: Snapshot { incarnation, ..Snapshot::default() }, ..State::default() };
     }
 
     /// A panic while the lock was held cannot have left a half-written state: every
@@ -69,12 +129,7 @@ impl MemoryStore {
     }
 
     fn sender(&self, topic: Topic) -> &watch::Sender<u64> {
-        match topic {
-            Topic::Assignments => &self.assignments,
-            Topic::Hosts => &self.hosts,
-            Topic::Intents => &self.intents,
-            Topic::Outcomes => &self.outcomes,
-        }
+        &self.topics[topic as usize]
     }
 
     fn changed(&self, topic: Topic) {
@@ -86,63 +141,68 @@ impl MemoryStore {
 impl Store for MemoryStore {
     async fn acquire(
         &self,
+        lease: LeaseKey,
         replica: ReplicaId,
         seen: Term,
         ttl: Duration,
     ) -> Result<Lease, StoreError> {
-        let mut state = self.state();
-        if let Some((holder, term, expires)) = state.holder()
-            && holder != replica
-        {
-            let expires_in = expires.saturating_duration_since(Instant::now());
-            return Ok(Lease::HeldBy { replica: holder, term, expires_in });
-        }
-        let term = match state.holder() {
-            Some((_, term, _)) => term,
-            None => Term(state.last_term.0.max(seen.0) + 1),
+        let term = {
+            let mut state = self.state();
+            let term = match state.held(lease) {
+                Some(held) if held.replica != replica => return Ok(held.answer()),
+                Some(held) => held.term,
+                None => {
+                    let last = state.last_terms.get(&lease).copied().unwrap_or_default();
+                    Term(last.0.max(seen.0) + 1)
+                }
+            };
+            state.last_terms.insert(lease, term);
+            state.leases.insert(lease, Held { replica, term, until: Instant::now() + ttl });
+            term
         };
-        state.last_term = term;
-        state.holder = Some((replica, term, Instant::now() + ttl));
+        self.changed(Topic::Leases);
         Ok(Lease::Ours { term })
     }
 
     async fn renew(
         &self,
+        lease: LeaseKey,
         replica: ReplicaId,
         term: Term,
         ttl: Duration,
     ) -> Result<Lease, StoreError> {
         let mut state = self.state();
-        match state.holder() {
-            Some((holder, held, _)) if holder == replica && held == term => {
-                state.holder = Some((replica, term, Instant::now() + ttl));
+        match state.held(lease) {
+            Some(held) if held.replica == replica && held.term == term => {
+                state.leases.insert(lease, Held { replica, term, until: Instant::now() + ttl });
                 Ok(Lease::Ours { term })
             }
-            Some((replica, term, expires)) => Ok(Lease::HeldBy {
-                replica,
-                term,
-                expires_in: expires.saturating_duration_since(Instant::now()),
-            }),
+            Some(held) => Ok(held.answer()),
             None => Ok(Lease::Absent),
         }
     }
 
-    async fn release(&self, replica: ReplicaId, term: Term) -> Result<(), StoreError> {
-        let mut state = self.state();
-        if state.holder().is_some_and(|(holder, held, _)| holder == replica && held == term) {
-            state.holder = None;
+    async fn release(
+        &self,
+        lease: LeaseKey,
+        replica: ReplicaId,
+        term: Term,
+    ) -> Result<(), StoreError> {
+        {
+            let mut state = self.state();
+            if state.check(lease, replica, term).is_err() {
+                return Ok(());
+            }
+            state.leases.remove(&lease);
         }
+        self.changed(Topic::Leases);
         Ok(())
     }
 
     async fn commit(&self, leader: &Leadership, commit: Commit) -> Result<(), StoreError> {
         let topics = {
             let mut state = self.state();
-            let current = state.holder().map(|(holder, term, _)| (holder, term));
-            if current != Some((leader.replica(), leader.term())) {
-                let current = current.map_or(state.last_term, |(_, term)| term);
-                return Err(StoreError::Superseded { ours: leader.term(), current });
-            }
+            state.check(LeaseKey::Leader, leader.replica(), leader.term())?;
             let mut topics = Vec::new();
             if !commit.assignments.is_empty() {
                 state.shared.assignments.extend(commit.assignments);
@@ -155,14 +215,7 @@ impl Store for MemoryStore {
                 topics.push(Topic::Outcomes);
             }
             for outcome in commit.outcomes {
-                state.shared.intents.retain(|intent| intent.id != outcome.intent);
-                state.outcome_order.push_back(outcome.intent);
-                state.outcomes.insert(outcome.intent, outcome);
-            }
-            while state.outcome_order.len() > OUTCOMES_KEPT {
-                if let Some(oldest) = state.outcome_order.pop_front() {
-                    state.outcomes.remove(&oldest);
-                }
+                state.settle(outcome);
             }
             topics
         };
@@ -172,8 +225,19 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn report(&self, record: HostRecord) -> Result<(), StoreError> {
-        self.state().shared.hosts.insert(record.host, record);
+    async fn publish(&self, leader: &Leadership, digest: Digest) -> Result<(), StoreError> {
+        let mut state = self.state();
+        state.check(LeaseKey::Leader, leader.replica(), leader.term())?;
+        state.shared.digest = Some(Arc::new(digest));
+        Ok(())
+    }
+
+    async fn report(&self, agent: &Agency, record: HostRecord) -> Result<(), StoreError> {
+        {
+            let mut state = self.state();
+            state.check(LeaseKey::Agent(agent.host()), agent.replica(), agent.term())?;
+            state.shared.hosts.insert(record.host, record);
+        }
         self.changed(Topic::Hosts);
         Ok(())
     }
@@ -183,7 +247,14 @@ impl Store for MemoryStore {
     }
 
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        Ok(self.state().shared.clone())
+        let mut state = self.state();
+        let now = Instant::now();
+        state.replicas_until.retain(|_, until| *until > now);
+        let mut snapshot = state.shared.clone();
+        snapshot.replicas.retain(|replica, _| state.replicas_until.contains_key(replica));
+        snapshot.leader = state.held(LeaseKey::Leader).map(|held| (held.replica, held.term));
+        snapshot.at = self.clock.now();
+        Ok(snapshot)
     }
 
     async fn record(&self, intent: Intent) -> Result<(), StoreError> {
@@ -207,8 +278,59 @@ impl Store for MemoryStore {
         Ok(self.state().outcomes.get(&intent).cloned())
     }
 
+    async fn announce(&self, mut replica: ReplicaRecord, ttl: Duration) -> Result<(), StoreError> {
+        let mut state = self.state();
+        replica.at = self.clock.now();
+        state.replicas_until.insert(replica.replica, Instant::now() + ttl);
+        state.shared.replicas.insert(replica.replica, replica);
+        Ok(())
+    }
+
+    async fn restore(&self, operator: &Operator) -> Result<(), StoreError> {
+        let mut state = self.state();
+        if state.shared.operator.revision < operator.revision {
+            state.shared.operator = operator.clone();
+        }
+        Ok(())
+    }
+
+    async fn share(&self, share: BudgetShare) -> Result<Vec<BudgetShare>, StoreError> {
+        let mut state = self.state();
+        let (own, until) = (share.replica, Instant::now() + SHARES_KEPT);
+        state.shares.insert(own, (share, until));
+        state.shares.retain(|_, (_, until)| *until > Instant::now());
+        let others = state.shares.iter().filter(|(replica, _)| **replica != own);
+        Ok(others.map(|(_, (share, _))| share.clone()).collect())
+    }
+
+    async fn recall(&self, name: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        Ok(self.state().put_by.get(name).cloned().unwrap_or_default())
+    }
+
+    async fn put_by(
+        &self,
+        leader: &Leadership,
+        name: &str,
+        entries: BTreeMap<String, Option<String>>,
+    ) -> Result<(), StoreError> {
+        let mut state = self.state();
+        state.check(LeaseKey::Leader, leader.replica(), leader.term())?;
+        let kept = state.put_by.entry(name.to_owned()).or_default();
+        for (key, value) in entries {
+            match value {
+                Some(value) => kept.insert(key, value),
+                None => kept.remove(&key),
+            };
+        }
+        Ok(())
+    }
+
     fn changes(&self, topic: Topic) -> watch::Receiver<u64> {
         self.sender(topic).subscribe()
+    }
+
+    fn health(&self) -> watch::Receiver<StoreHealth> {
+        self.health.subscribe()
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {

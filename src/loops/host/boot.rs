@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{Event, Host};
 use crate::docker::{ContainerState, DockerError};
+use crate::election::Agency;
 use crate::fleet::converge::{Found, FoundState, Listing};
 use crate::fleet::id::{BootId, HostId};
 use crate::telemetry::metrics::Dependency;
@@ -17,10 +18,31 @@ use crate::telemetry::metrics::Dependency;
 /// A daemon that is away is asked again after 0.2 s, doubling up to this.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-/// Learns the daemon's identity and leaves this boot's marker on it. Keeps trying until
-/// the daemon answers; `None` when cancelled first.
-pub async fn claim(host: &Host, cancel: &CancellationToken) -> Option<(HostId, BootId)> {
+/// Learns the daemon's identity. Keeps trying until the daemon answers; `None` when
+/// cancelled first.
+pub async fn identify(host: &Host, cancel: &CancellationToken) -> Option<HostId> {
+    persistently(host, cancel, || try_identify(host)).await
+}
+
+/// Leaves this boot's marker on the daemon: from now on older agents of this host know
+/// that they are none any more.
+pub async fn take_over(host: &Host, agency: &Agency, cancel: &CancellationToken) -> Option<BootId> {
     let boot = BootId(Uuid::now_v7());
+    let id = agency.host();
+    persistently(host, cancel, || host.docker.write_marker(&host.cluster, id, boot)).await?;
+    info!(host.id = %id, boot = %boot, term = %agency.term(), "serving this docker host");
+    Some(boot)
+}
+
+/// Asks the daemon until it answers; `None` when cancelled first.
+async fn persistently<T, F>(
+    host: &Host,
+    cancel: &CancellationToken,
+    ask: impl Fn() -> F,
+) -> Option<T>
+where
+    F: Future<Output = Result<T, DockerError>>,
+{
     let mut waits = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
         .with_max_delay(RETRY_MAX)
@@ -28,11 +50,10 @@ pub async fn claim(host: &Host, cancel: &CancellationToken) -> Option<(HostId, B
         .without_max_times()
         .build();
     loop {
-        match try_claim(host, boot).await {
-            Ok(id) => {
+        match ask().await {
+            Ok(answer) => {
                 host.metrics.dependency(Dependency::Docker, true);
-                info!(host.id = %id, boot = %boot, "serving this docker host");
-                return Some((id, boot));
+                return Some(answer);
             }
             Err(error) => {
                 host.metrics.dependency(Dependency::Docker, false);
@@ -46,14 +67,12 @@ pub async fn claim(host: &Host, cancel: &CancellationToken) -> Option<(HostId, B
     }
 }
 
-async fn try_claim(host: &Host, boot: BootId) -> Result<HostId, DockerError> {
+async fn try_identify(host: &Host) -> Result<HostId, DockerError> {
     // An identity whose volume was pruned is found again on the containers that carry it.
     let containers = host.docker.containers(&host.cluster).await?;
     let fresh =
         containers.first().map_or_else(|| HostId(Uuid::new_v4()), |found| found.labels.host);
-    let id = host.docker.claim_identity(&host.cluster, fresh).await?;
-    host.docker.write_marker(&host.cluster, id, boot).await?;
-    Ok(id)
+    host.docker.claim_identity(&host.cluster, fresh).await
 }
 
 /// Lists this cluster's containers and tells the loop.

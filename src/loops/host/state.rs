@@ -12,8 +12,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::agent::SWEEP_EVERY;
 use super::measure;
-use super::{BEAT_EVERY, Host, SWEEP_EVERY};
+use super::{BEAT_EVERY, Host};
 use crate::fleet::converge::{Agent, Found, Listing, Local, Stopping};
 use crate::fleet::host::{Assigned, Assignment, HostRecord, RECORD_VERSION};
 use crate::fleet::id::{BootId, ContainerId, GitHubRunnerId, HostId, RunnerId, Term};

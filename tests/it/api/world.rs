@@ -65,6 +65,7 @@ pub(super) struct World {
     tasks: JoinSet<()>,
     lead: Option<Lead>,
     leadership: Option<watch::Sender<Option<election::Leadership>>>,
+    agency: watch::Receiver<Option<election::Agency>>,
 }
 
 /// What differs between worlds.
@@ -137,6 +138,8 @@ impl World {
             settings: Arc::new(settings(pools)),
             edges,
         };
+        let mut tasks = JoinSet::new();
+        let agency = agent_of_the_host(&mut tasks, store.clone(), replica);
         let answers = Arc::new(Mutex::new(Vec::new()));
         let state = api(handle, setup, clock.now(), answers.clone());
         Self {
@@ -153,7 +156,8 @@ impl World {
             replica,
             record: Mutex::new(record(replica, clock.now())),
             clock,
-            tasks: JoinSet::new(),
+            tasks,
+            agency,
             lead: Some(lead),
             leadership: Some(leadership),
         }
@@ -165,7 +169,7 @@ impl World {
         self.registrations(Vec::new());
         let (lead, leadership) = (self.lead.take().unwrap(), self.leadership.take().unwrap());
         let store: Arc<dyn Store> = self.store.clone();
-        self.tasks.spawn(election::run(store, self.replica, leadership, cancel.clone()));
+        self.tasks.spawn(election::lead(store, self.replica, leadership, cancel.clone()));
         self.tasks.spawn(lead.run(cancel.clone()));
         let recorder = self.state.recorder();
         self.tasks.spawn(decisions::record(self.seen.clone(), recorder, cancel));
@@ -187,7 +191,9 @@ impl World {
             record.at = self.clock.now();
             record.clone()
         };
-        self.store.report(report).await.unwrap();
+        let mut agency = self.agency.clone();
+        let held = agency.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+        self.store.report(&held, report).await.unwrap();
     }
 
     /// Adds a runner in a phase, with a container, and waits until it is seen.
@@ -341,6 +347,17 @@ fn record(replica: ReplicaId, at: Timestamp) -> HostRecord {
         runners: BTreeMap::new(),
         refused: BTreeMap::new(),
     }
+}
+
+/// Whoever reports for the host must be its agent.
+fn agent_of_the_host(
+    tasks: &mut JoinSet<()>,
+    store: Arc<MemoryStore>,
+    replica: ReplicaId,
+) -> watch::Receiver<Option<election::Agency>> {
+    let (tell, agency) = watch::channel(None);
+    tasks.spawn(election::serve(store, replica, host_id(), tell, CancellationToken::new()));
+    agency
 }
 
 /// No floor and a maximum of four, so that only what a test asks for happens.

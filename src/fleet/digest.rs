@@ -1,0 +1,30 @@
+//! What the leader knows and decided, for replicas that do not lead: what they show.
+//! Nothing is decided from it; a new leader reads everything anew.
+
+use serde::{Deserialize, Serialize};
+
+use super::budget::Budget;
+use super::host::RECORD_VERSION;
+use super::id::Term;
+use super::ledger::Ledger;
+use super::plan::Plan;
+use super::time::Timestamp;
+
+/// The leader's last turn.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Digest {
+    pub version: u32,
+    pub at: Timestamp,
+    pub term: Term,
+    pub ledger: Ledger,
+    pub plan: Plan,
+    pub budget: Budget,
+}
+
+impl Digest {
+    /// The digest of one turn.
+    #[must_use]
+    pub fn new(at: Timestamp, term: Term, ledger: Ledger, plan: Plan, budget: Budget) -> Self {
+        Self { version: RECORD_VERSION, at, term, ledger, plan, budget }
+    }
+}
