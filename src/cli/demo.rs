@@ -36,8 +36,8 @@ pub struct DemoArgs {
     /// Where the runners run
     #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
     pub engine: EngineChoice,
-    /// How many orchestrators share the work; several need Redis: REDIS_URL, or a
-    /// redis-server on this machine
+    /// How many orchestrators share the work; several need Redis: `REDIS_URL`, or
+    /// a redis-server on this machine
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     pub replicas: u32,
     /// Whether each of several orchestrators has a Docker host of its own

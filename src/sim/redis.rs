@@ -123,11 +123,10 @@ impl RedisServer {
     fn ask(&self, words: &[&str]) -> io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&self.address(), ANSWER_LIMIT)?;
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-        let mut request = format!("*{}\r\n", words.len());
+        write!(stream, "*{}\r\n", words.len())?;
         for word in words {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+            write!(stream, "${}\r\n{word}\r\n", word.len())?;
         }
-        stream.write_all(request.as_bytes())?;
         let mut answer = [0; 4096];
         let read = stream.read(&mut answer)?;
         Ok(String::from_utf8_lossy(&answer[..read]).into_owned())

@@ -21,7 +21,7 @@ const HOSTS_DIR: &str = "/var/tmp";
 pub enum Ground {
     Model,
     Shared(Box<RealEngine>),
-    Own(OwnHosts),
+    Own(Box<OwnHosts>),
 }
 
 /// A host for each replica.
@@ -73,7 +73,7 @@ impl Ground {
             anyhow::bail!("{obstacle}");
         }
         let own = OwnHosts::start(None, cluster, args.replicas, (mark, args.max_runners)).await?;
-        Ok(Self::Own(own))
+        Ok(Self::Own(Box::new(own)))
     }
 
     /// The word of the report and of `serve --engine`.

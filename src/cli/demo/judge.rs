@@ -52,8 +52,7 @@ impl Leftover {
         mark: &ClusterMark,
         github: Option<&ModelledGitHub>,
     ) -> Self {
-        let mut leftover = Self::default();
-        leftover.containers = containers(ground, mark).await;
+        let mut leftover = Self { containers: containers(ground, mark).await, ..Self::default() };
         for engine in ground.engines() {
             let keep = [engine.network.name.clone()];
             match engine.docker.sweep(mark, &keep).await {
