@@ -104,7 +104,10 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let mut world = world::World::build(&args).await?;
     let played = tokio::select! {
         played = world.play(&args) => played,
-        () = interrupted() => Err(anyhow::anyhow!("interrupted")),
+        () = interrupted() => {
+            world.abandon().await;
+            anyhow::bail!("interrupted; everything has been taken away");
+        }
     };
     // Whatever happened, what was made is taken away again.
     let leftover = world.tear_down().await;

@@ -286,6 +286,23 @@ impl World {
             tokio::time::sleep(Duration::from_secs(1)).await;
             leftover = self.leftover().await;
         }
+        self.clear_away().await;
+        leftover
+    }
+
+    /// Takes everything away without waiting for anybody's job: whoever interrupts the demo
+    /// does not want to see its end.
+    pub async fn abandon(&mut self) {
+        self.say("interrupted: taking everything away");
+        for replica in self.replicas.drain(..).flatten() {
+            if let Err(error) = replica.program.kill().await {
+                print::message(&format!("killing an orchestrator: {error:#}"));
+            }
+        }
+        self.clear_away().await;
+    }
+
+    async fn clear_away(&mut self) {
         let left = self.ground.forget(&self.mark).await;
         say_left(left);
         if let Some(github) = self.github.take()
@@ -294,7 +311,6 @@ impl World {
             print::message(&format!("stopping the modelled GitHub: {error:#}"));
         }
         self.redis = None;
-        leftover
     }
 
     async fn leftover(&self) -> Leftover {

@@ -113,7 +113,8 @@ fn haproxy_accepts_its_settings() {
     let Some(haproxy) = on_path_with_sbin("haproxy") else {
         panic!("no haproxy here: run tests/setup.sh test");
     };
-    let (code, said) = ending(command(haproxy).args(["-c", "-f"]).arg(shipped().join("haproxy.cfg")));
+    let (code, said) =
+        ending(command(haproxy).args(["-c", "-f"]).arg(shipped().join("haproxy.cfg")));
     assert_eq!(code, Some(0), "{said}");
     assert!(!said.to_lowercase().contains("warning"), "{said}");
 }
