@@ -3,3 +3,5 @@
 pub(crate) mod docker_proxy;
 pub(crate) mod engine;
 pub(crate) mod fleet;
+pub(crate) mod redis;
+pub(crate) mod stall_proxy;
