@@ -24,6 +24,7 @@ use crate::fleet::policy::Policy;
 use crate::fleet::pool::Pool;
 use crate::fleet::view::View;
 use crate::github::{GitHub, Preflight};
+use crate::loops::host::standing::Standing;
 use crate::loops::host::{Host, Shutdown};
 use crate::loops::lead::{Lead, Published};
 use crate::loops::observe::Observe;
@@ -79,6 +80,7 @@ pub struct Handle {
     pub published: watch::Receiver<Arc<Published>>,
     pub readiness: watch::Receiver<Readiness>,
     pub pulls: watch::Receiver<Pulls>,
+    pub standing: watch::Receiver<Standing>,
     pub settings: Arc<Settings>,
     pub edges: Edges,
 }
@@ -110,11 +112,13 @@ impl App {
         let (published, seen) = watch::channel(Arc::new(nothing_yet(&edges, &settings)));
         let (ready, readiness) = watch::channel(Readiness::default());
         let (pulls, pulls_seen) = watch::channel(Pulls::new());
+        let (standing, standing_seen) = watch::channel(Standing::default());
         let handle = Handle {
             replica,
             published: seen,
             readiness,
             pulls: pulls_seen,
+            standing: standing_seen,
             settings: settings.clone(),
             edges: edges.clone(),
         };
@@ -126,7 +130,7 @@ impl App {
             stop_rest: CancellationToken::new(),
             ready: ready.clone(),
         };
-        app.spawn_all(edges, settings, replica, ready, published, pulls);
+        app.spawn_all(edges, settings, replica, ready, published, (pulls, standing));
         app
     }
 
@@ -171,7 +175,7 @@ impl App {
         replica: ReplicaId,
         ready: watch::Sender<Readiness>,
         published: watch::Sender<Arc<Published>>,
-        pulls: watch::Sender<Pulls>,
+        (pulls, standing): (watch::Sender<Pulls>, watch::Sender<Standing>),
     ) {
         let (leadership, leads) = watch::channel(None);
         let store = edges.store.clone();
@@ -195,6 +199,7 @@ impl App {
             leads,
             published,
             pulls,
+            standing,
             stop_host: self.stop_host.clone(),
             stop_rest: self.stop_rest.clone(),
         };
@@ -212,6 +217,7 @@ struct Loops {
     leads: watch::Receiver<Option<election::Leadership>>,
     published: watch::Sender<Arc<Published>>,
     pulls: watch::Sender<Pulls>,
+    standing: watch::Sender<Standing>,
     stop_host: CancellationToken,
     stop_rest: CancellationToken,
 }
@@ -268,6 +274,7 @@ impl Loops {
             max_runners: self.settings.host_max_runners,
             shutdown: self.settings.shutdown,
             pulls: self.pulls,
+            standing: self.standing,
         };
         // Leading and observing go on while the host loop drains. One that ends before it
         // was told to ends the process, as the host loop does.
