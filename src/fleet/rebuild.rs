@@ -22,6 +22,8 @@ pub struct StoreMemory {
     /// The newest operator state seen.
     operator: Operator,
     hosts: BTreeMap<HostId, Known>,
+    /// Hosts that the last reading had a record of.
+    present: BTreeSet<HostId>,
     rebuild: Option<Rebuild>,
 }
 
@@ -110,7 +112,9 @@ impl StoreMemory {
             || self.hosts.iter().any(|(host, known)| {
                 look.hosts.get(host).is_some_and(|record| known.is_ahead_of(record))
             });
-        let setback = emptied || rolled_back;
+        let all_gone = !self.present.is_empty()
+            && self.present.iter().all(|host| !look.hosts.contains_key(host));
+        let setback = emptied || rolled_back || all_gone;
         if setback || look.untouched {
             let silent = self.hosts.iter().filter(|(host, known)| {
                 setback && look.hosts.get(*host).is_none_or(|record| !known.is_passed_by(record))
@@ -126,6 +130,7 @@ impl StoreMemory {
 
     fn note(&mut self, look: Look<'_>, policy: &Policy) {
         self.incarnation = Some(look.incarnation);
+        self.present = look.hosts.keys().copied().collect();
         if look.operator.revision >= self.operator.revision {
             self.operator = look.operator.clone();
         }

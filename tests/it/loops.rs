@@ -2,5 +2,6 @@
 //! process under a paused clock: modelled minutes pass in milliseconds.
 
 mod faults;
+mod leading;
 mod life;
 mod world;

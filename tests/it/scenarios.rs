@@ -244,6 +244,7 @@ scenarios! {
     store_emptied_under_a_new_leader
     store_emptied_waits_for_its_hosts
     store_fresh_waits_for_nobody
+    store_rolled_back_to_nothing
     store_rolled_back_waits_for_its_hosts
     ten_short_jobs_read_once
     unread_host_blocks_deadlines_too
