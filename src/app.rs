@@ -24,6 +24,7 @@ use crate::fleet::policy::Policy;
 use crate::fleet::pool::Pool;
 use crate::fleet::view::View;
 use crate::github::{GitHub, Preflight};
+use crate::loops::announce::{Announce, Peers, Standing};
 use crate::loops::host::{Host, Shutdown};
 use crate::loops::lead::{Lead, Published};
 use crate::loops::observe::Observe;
@@ -61,6 +62,7 @@ pub struct Settings {
     pub host_max_runners: u32,
     pub shutdown: Shutdown,
     pub policy: Policy,
+    pub peers: Peers,
 }
 
 /// How the start went so far, for `/readyz`.
@@ -180,6 +182,21 @@ impl App {
             election::lead(store, replica, leadership, stop).await;
             "election"
         });
+        let (standing, stands) = watch::channel(None);
+        let announce = Announce {
+            store: edges.store.clone(),
+            clock: edges.clock.clone(),
+            replica,
+            hostname: settings.hostname.clone(),
+            peers: settings.peers.clone(),
+            pools: settings.pools.clone(),
+            standing: stands,
+        };
+        let stop = self.stop_rest.clone();
+        self.work.spawn(async move {
+            announce.run(stop).await;
+            "announce"
+        });
         let (github, stop) = (edges.github.clone(), self.stop_rest.clone());
         let scopes: Vec<_> = settings.pools.values().map(|pool| pool.scope.clone()).collect();
         let preflight_ready = ready.clone();
@@ -195,6 +212,7 @@ impl App {
             leads,
             published,
             pulls,
+            standing,
             stop_host: self.stop_host.clone(),
             stop_rest: self.stop_rest.clone(),
         };
@@ -212,6 +230,7 @@ struct Loops {
     leads: watch::Receiver<Option<election::Leadership>>,
     published: watch::Sender<Arc<Published>>,
     pulls: watch::Sender<Pulls>,
+    standing: watch::Sender<Option<Standing>>,
     stop_host: CancellationToken,
     stop_rest: CancellationToken,
 }
@@ -268,6 +287,7 @@ impl Loops {
             max_runners: self.settings.host_max_runners,
             shutdown: self.settings.shutdown,
             pulls: self.pulls,
+            standing: self.standing,
         };
         // Leading and observing go on while the host loop drains. One that ends before it
         // was told to ends the process, as the host loop does.

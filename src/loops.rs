@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+pub mod announce;
 pub mod host;
 pub mod lead;
 pub mod observe;

@@ -25,6 +25,7 @@ use crate::fleet::pool::Pool;
 use crate::fleet::reason::Reason;
 use crate::fleet::runner::Seen;
 use crate::github::GitHub;
+use crate::loops::announce::Standing;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 
@@ -71,6 +72,8 @@ pub struct Host {
     pub shutdown: Shutdown,
     /// Progress of image pulls, for status.
     pub pulls: watch::Sender<Pulls>,
+    /// Which host this is and whether this replica is its agent, for the others.
+    pub standing: watch::Sender<Option<Standing>>,
 }
 
 /// What happens to runners when the process ends.
@@ -135,6 +138,7 @@ impl Host {
     pub async fn run(self, cancel: CancellationToken) {
         let Some(host) = boot::identify(&self, &cancel).await else { return };
         let (tell, mut agency) = watch::channel(None);
+        self.standing.send_replace(Some(Standing { host, agency: agency.clone() }));
         let resign = CancellationToken::new();
         let lease = election::serve(self.store.clone(), self.replica, host, tell, resign.clone());
         let lease = self.tracker.spawn(lease);

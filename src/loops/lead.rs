@@ -92,6 +92,8 @@ impl Lead {
     /// One turn: everything is read anew.
     async fn turn(&self) {
         let now = self.clock.now();
+        let leads = self.leadership.borrow().as_ref().is_some_and(Leadership::holds);
+        self.metrics.leading(leads);
         let snapshot = match self.store.snapshot().await {
             Ok(snapshot) => snapshot,
             Err(error) => {
@@ -161,6 +163,8 @@ impl Lead {
             None => (Ledger::default(), Plan::default(), self.github.budget()),
         };
         let term = snapshot.leader.map(|(_, term)| term.0);
+        // What is shown is as old as the leader's turn, however lately it was read.
+        let at = digest.as_ref().map_or(now, |told| told.at);
         let view = View {
             cluster: self.cluster.clone(),
             pools: self.pools.clone(),
@@ -171,7 +175,7 @@ impl Lead {
             ledger,
             budget,
         };
-        self.publish(now, view, plan, term, None);
+        self.publish(at, view, plan, term, None);
     }
 
     fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
