@@ -24,6 +24,7 @@ use crate::fleet::policy::Policy;
 use crate::fleet::pool::Pool;
 use crate::fleet::view::View;
 use crate::github::{GitHub, Preflight};
+use crate::loops::announce::{Announce, Peers};
 use crate::loops::host::standing::Standing;
 use crate::loops::host::{Host, Shutdown};
 use crate::loops::lead::{Lead, Listeners, Published};
@@ -60,6 +61,7 @@ pub struct Settings {
     pub host_max_runners: u32,
     pub shutdown: Shutdown,
     pub policy: Policy,
+    pub peers: Peers,
 }
 
 /// How the start went so far, for `/readyz`.
@@ -187,6 +189,20 @@ impl App {
         self.work.spawn(async move {
             election::lead(store, replica, leadership, vitals, stop).await;
             "election"
+        });
+        let announce = Announce {
+            store: edges.store.clone(),
+            clock: edges.clock.clone(),
+            replica,
+            hostname: settings.hostname.clone(),
+            peers: settings.peers.clone(),
+            pools: settings.pools.clone(),
+            standing: self.handle.standing.clone(),
+        };
+        let stop = self.stop_rest.clone();
+        self.work.spawn(async move {
+            announce.run(stop).await;
+            "announce"
         });
         let (github, stop) = (edges.github.clone(), self.stop_rest.clone());
         let scopes: Vec<_> = settings.pools.values().map(|pool| pool.scope.clone()).collect();

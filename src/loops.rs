@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::election::Leadership;
 use crate::fleet::id::Term;
 
+pub mod announce;
 pub mod host;
 pub mod lead;
 pub mod observe;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::{EXIT_CONFIG, print};
+use super::{EXIT_CONFIG, advertise, print};
 use crate::api::{self, ApiSettings, ApiState};
 use crate::app::{App, Edges, Settings};
 use crate::clock::{Clock, SystemClock};
@@ -22,6 +22,7 @@ use crate::fleet::id::PoolName;
 use crate::fleet::policy::Policy;
 use crate::fleet::reason::REASON_CODES;
 use crate::github::{Credentials, GitHub, GitHubSettings, RestGitHub};
+use crate::loops::announce::Peers;
 use crate::loops::host::Shutdown;
 use crate::sim::clock::SimClock;
 use crate::sim::docker::{ModelDocker, ModelSettings};
@@ -71,9 +72,14 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let edges = edges(&config, args.engine)?;
     let (metrics, seen) = (edges.metrics.clone(), edges.metrics.clone());
     let github = edges.github.clone();
-    let settings = settings(&config);
+    let peers = Peers {
+        advertise: advertise::url(config.cluster.advertise.as_ref(), address),
+        secret: config.cluster.secret.clone(),
+    };
+    let settings = settings(&config, peers);
     let api_settings = api_settings(&config, address, edges.clock.as_ref());
     let app = App::start(edges, settings);
+    let vitals = app.handle().lease_alive;
     let state = ApiState::new(
         app.handle(),
         api_settings,
@@ -85,7 +91,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     )
     .observed_by(Arc::new(move |method, route, status, took| {
         seen.http_request(&HttpRequest { method, route, status, took });
-    }));
+    }))
+    .alive_while(Arc::new(move || vitals.check()));
     let stop_api = CancellationToken::new();
     let recorder = state.recorder();
     api::decisions::record(&app.handle().listeners, recorder);
@@ -177,7 +184,7 @@ fn model(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<ModelDocker> 
     Ok(ModelDocker::new(TaskTracker::new(), clock, Arc::new(program), settings))
 }
 
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, peers: Peers) -> Settings {
     let policy = policy(config);
     let all_pools: u32 = config.pools.values().map(|pool| pool.max_runners).sum();
     Settings {
@@ -191,6 +198,7 @@ fn settings(config: &Config) -> Settings {
             timeout: config.shutdown.timeout,
         },
         policy,
+        peers,
     }
 }
 

@@ -194,6 +194,13 @@ const PROCESS: &[Variable] = &[
         "Marks everything this installation makes, so that two never touch each other's.",
     ),
     secret("CLUSTER_SECRET", "Signs requests that replicas forward to each other."),
+    var(
+        "ADVERTISE_URL",
+        Fallback::Derived("LISTEN_ADDR, or this machine's own address when that is 0.0.0.0"),
+        "",
+        "Where other replicas reach this one's API, such as `http://10.0.0.7:8080`; port 0 is \
+         the port listened on.",
+    ),
     secret("REDIS_URL", "Redis that several replicas share: `redis://[:password@]host:port/db`."),
     var(
         "SHUTDOWN_MODE",

@@ -3,3 +3,4 @@
 pub(crate) mod docker_proxy;
 pub(crate) mod engine;
 pub(crate) mod fleet;
+pub(crate) mod promtool;
