@@ -13,6 +13,7 @@ use crate::fleet::id::Term;
 pub mod host;
 pub mod lead;
 pub mod observe;
+pub mod share;
 
 /// A nudge acts at once, then further ones within this time are taken together: a burst
 /// of a hundred events is a few turns, and a lone event waits for nothing.
@@ -75,8 +76,7 @@ pub(crate) async fn another_term(
     leadership: &mut watch::Receiver<Option<Leadership>>,
     known: Option<Term>,
 ) {
-    let is_another =
-        |held: &Option<Leadership>| held.as_ref().map(Leadership::term) != known;
+    let is_another = |held: &Option<Leadership>| held.as_ref().map(Leadership::term) != known;
     if leadership.wait_for(is_another).await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -180,10 +180,9 @@ impl fmt::Display for Reason {
                 "a matching runner has been listening for minutes and GitHub does not give it \
                  job {job}; check the runner group's repository access"
             ),
-            Self::Rebuilding { hosts } => write!(
-                f,
-                "the store lost what it held; {hosts} hosts have yet to report again"
-            ),
+            Self::Rebuilding { hosts } => {
+                write!(f, "the store lost what it held; {hosts} hosts have yet to report again")
+            }
             Self::IdleTooLong { seconds } => write!(f, "idle for {seconds} s"),
             Self::StartDeadlineMissed { seconds } => {
                 write!(f, "not listening {seconds} s after its hand-over")

@@ -87,7 +87,9 @@ struct Known {
 /// What became of a plan.
 enum Written {
     /// Written; `told` unless the other replicas could not be shown this turn.
-    Done { told: bool },
+    Done {
+        told: bool,
+    },
     Failed(String),
     /// Another leader has taken over: what was seen is of no use any more.
     Superseded,
@@ -162,8 +164,7 @@ impl Lead {
             Written::Superseded => return,
         };
         let term = Some(leadership.term().0);
-        let turn =
-            Arc::new(Published { at: now, view, plan: decided, term, store_error: error });
+        let turn = Arc::new(Published { at: now, view, plan: decided, term, store_error: error });
         self.listeners.tell(&turn);
         self.publish(turn);
     }
@@ -290,13 +291,7 @@ impl Lead {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn view(
-        &self,
-        known: &mut Known,
-        snapshot: Snapshot,
-        setback: bool,
-        now: Timestamp,
-    ) -> View {
+    fn view(&self, known: &mut Known, snapshot: Snapshot, setback: bool, now: Timestamp) -> View {
         let away = known.absence.looked(tokio::time::Instant::now());
         let mut ledger = self.ledger();
         if setback {

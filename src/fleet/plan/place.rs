@@ -164,10 +164,8 @@ impl<'a> Room<'a> {
                 && !record.stopping
                 && !operator.draining.contains(*host)
         });
-        let places = usable.map(|(host, record)| Place {
-            record,
-            used: occupied.get(host).copied().unwrap_or(0),
-        });
+        let places = usable
+            .map(|(host, record)| Place { record, used: occupied.get(host).copied().unwrap_or(0) });
         Self { places: places.collect(), layout: turn.policy.placement }
     }
 
@@ -188,13 +186,12 @@ impl<'a> Room<'a> {
             } else {
                 place.is_full().then_some((3, Reason::HostsFull))
             };
-            match against {
-                Some((rank, reason)) if rank >= rank_of(&hold) => hold = reason,
-                Some(_) => {}
-                None if best.is_none_or(|best| self.is_better(index, best, pool)) => {
-                    best = Some(index);
+            if let Some((rank, reason)) = against {
+                if rank >= rank_of(&hold) {
+                    hold = reason;
                 }
-                None => {}
+            } else if best.is_none_or(|best| self.is_better(index, best, pool)) {
+                best = Some(index);
             }
         }
         let place = best.and_then(|index| self.places.get_mut(index)).ok_or(hold)?;

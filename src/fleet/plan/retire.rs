@@ -32,7 +32,12 @@ fn candidates<'a>(
 }
 
 /// The order to remove a runner. Those the rule gives by itself count against the brake.
-pub(super) fn order(runner: &RunnerView<'_>, reason: Reason, force: bool, now: Timestamp) -> RetireOrder {
+pub(super) fn order(
+    runner: &RunnerView<'_>,
+    reason: Reason,
+    force: bool,
+    now: Timestamp,
+) -> RetireOrder {
     RetireOrder {
         host: runner.host,
         runner: runner.id,
