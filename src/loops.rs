@@ -14,6 +14,7 @@ pub mod announce;
 pub mod host;
 pub mod lead;
 pub mod observe;
+pub mod share;
 
 /// A nudge acts at once, then further ones within this time are taken together: a burst
 /// of a hundred events is a few turns, and a lone event waits for nothing.

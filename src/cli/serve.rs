@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::{EXIT_CONFIG, advertise, print};
 use crate::api::{self, ApiSettings, ApiState};
 use crate::app::{App, Edges, Settings};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SharedClock};
 use crate::config::{self, Config, ShutdownMode};
 use crate::docker::{BollardDocker, Docker, MeasuredDocker};
 use crate::fleet::id::PoolName;
@@ -143,7 +143,7 @@ fn exit_now() {
 }
 
 fn edges(config: &Config, engine: Engine) -> anyhow::Result<Edges> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let clock: Arc<dyn Clock> = Arc::new(SharedClock::new());
     let github: Arc<dyn GitHub> = Arc::new(github(config, clock.clone())?);
     let docker: Arc<dyn Docker> = match engine {
         Engine::Docker => Arc::new(BollardDocker::connect(Some(&config.docker.host))?),
@@ -209,6 +209,7 @@ fn policy(config: &Config) -> Policy {
     let poll = config.github.poll_interval;
     Policy {
         boost_ttl: config.scaling.manual_boost_ttl,
+        placement: config.scaling.placement,
         registrations_fresh: usual.registrations_fresh.max(poll * 3),
         ended_memory: usual.ended_memory.max(poll * 2),
         ..usual

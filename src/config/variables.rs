@@ -188,6 +188,12 @@ const PROCESS: &[Variable] = &[
     ),
     var("HOST_MAX_RUNNERS", UNSET, "runners", "Most runners this host may hold, of all pools."),
     var(
+        "PLACEMENT",
+        is("spread"),
+        "",
+        "`spread` puts runners on the least used host, `binpack` on the most used one.",
+    ),
+    var(
         "CLUSTER_NAME",
         Fallback::Derived("the identity of the Docker host"),
         "",

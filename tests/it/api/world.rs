@@ -164,16 +164,8 @@ impl World {
             metrics: metrics.clone(),
         };
         let (published, seen) = watch::channel(Arc::new(nothing(&pools, clock.now())));
-        let asked = Readiness {
-            docker: Some(Ok(())),
-            github: Some(Ok(Preflight::default())),
-            stopping: false,
-        };
-        let (ready, readiness) = watch::channel(asked);
-        // What is learnt before the first turn belongs to the first term.
-        let mut ledger = Ledger::default();
-        ledger.begin_term(Term(1));
-        let ledger = Arc::new(Mutex::new(ledger));
+        let (ready, readiness) = watch::channel(ready());
+        let ledger = Arc::new(Mutex::new(first_ledger()));
         let (leadership, leads) = watch::channel(None);
         let (observed, observed_seen) = watch::channel(0);
         let lead = Lead {
@@ -528,6 +520,17 @@ fn pools(setup: &Setup) -> BTreeMap<PoolName, Pool> {
         .iter()
         .map(|(name, labels)| (PoolName::from(*name), pool(name, labels.iter().collect())))
         .collect()
+}
+
+/// What is learnt before the first turn belongs to the first term.
+fn first_ledger() -> Ledger {
+    let mut ledger = Ledger::default();
+    ledger.begin_term(Term(1));
+    ledger
+}
+
+fn ready() -> Readiness {
+    Readiness { docker: Some(Ok(())), github: Some(Ok(Preflight::default())), stopping: false }
 }
 
 fn settings(pools: BTreeMap<PoolName, Pool>, peers: Peers) -> Settings {
