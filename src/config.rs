@@ -14,6 +14,7 @@ mod reader;
 pub mod reference;
 mod show;
 mod sources;
+mod store;
 mod telemetry;
 mod value;
 mod variables;
@@ -25,10 +26,11 @@ pub use github::{ApiUrl, AppCredentials, Credentials, GitHubConfig};
 pub use pools::DEFAULT_POOL;
 pub use problem::{ConfigError, Problem};
 pub use process::{
-    ApiConfig, ClusterConfig, DockerConfig, HostConfig, ShutdownConfig, ShutdownMode, StoreConfig,
+    ApiConfig, ClusterConfig, DockerConfig, HostConfig, ShutdownConfig, ShutdownMode,
 };
 pub use show::{Setting, render};
 pub use sources::{DOTENV_PATH, Origin, PREFIX, Sources};
+pub use store::{RedisConfig, StoreConfig};
 pub use telemetry::{LogFormat, TelemetryConfig, TracesConfig};
 pub use variables::{Fallback, Section, VARIABLES, Variable, all, find};
 
@@ -105,7 +107,7 @@ impl Config {
         let docker = process::docker(&mut reader);
         let host = process::host(&mut reader);
         let cluster = process::cluster(&mut reader);
-        let store = process::store(&mut reader);
+        let store = store::read(&mut reader, &cluster);
         let shutdown = process::shutdown(&mut reader);
         let telemetry = telemetry::read(&mut reader);
         if let Some(github) = &github {

@@ -16,7 +16,7 @@ use super::{EXIT_CONFIG, advertise, print};
 use crate::api::{self, ApiSettings, ApiState};
 use crate::app::{App, Edges, Settings};
 use crate::clock::{Clock, SharedClock};
-use crate::config::{self, Config, ShutdownMode};
+use crate::config::{self, Config, ShutdownMode, StoreConfig};
 use crate::docker::{BollardDocker, Docker, MeasuredDocker};
 use crate::fleet::id::PoolName;
 use crate::fleet::policy::Policy;
@@ -28,7 +28,9 @@ use crate::sim::clock::SimClock;
 use crate::sim::docker::{ModelDocker, ModelSettings};
 use crate::sim::listener::{ListenerFaults, Transport};
 use crate::sim::program::ListenerProgram;
+use crate::store::Store;
 use crate::store::memory::MemoryStore;
+use crate::store::redis::{RedisSettings, RedisStore, Tls};
 use crate::telemetry::metrics::{HttpRequest, Metrics};
 use crate::telemetry::{self, Output};
 
@@ -153,9 +155,22 @@ fn edges(config: &Config, engine: Engine) -> anyhow::Result<Edges> {
     Ok(Edges {
         docker: Arc::new(MeasuredDocker::new(docker, metrics.clone())),
         github,
-        store: Arc::new(MemoryStore::new(clock.clone())),
+        store: store(&config.store, &clock)?,
         clock,
         metrics,
+    })
+}
+
+/// Where shared state is kept. A Redis that is away is waited for by whoever needs it; there
+/// is no falling back to memory, which would make a second fleet.
+fn store(config: &StoreConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match config {
+        StoreConfig::Memory => Arc::new(MemoryStore::new(clock.clone())),
+        StoreConfig::Redis(redis) => Arc::new(RedisStore::start(RedisSettings {
+            address: redis.address.clone(),
+            tls: Tls { ca_pem: redis.ca_pem.clone(), identity_pem: redis.identity_pem.clone() },
+            cluster: redis.cluster.clone(),
+        })?),
     })
 }
 

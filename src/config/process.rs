@@ -1,10 +1,9 @@
-//! The API, the Docker engine, the host, the cluster, the store, and how the process ends.
+//! The API, the Docker engine, the host, the cluster, and how the process ends.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use url::Url;
 
 use super::reader::Reader;
 use super::value;
@@ -59,13 +58,6 @@ pub enum ShutdownMode {
     Drain,
     /// All stay; the next start adopts them.
     Detach,
-}
-
-/// Where shared state is kept.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum StoreConfig {
-    /// In this process: one replica.
-    Memory,
 }
 
 pub(super) fn api(reader: &mut Reader<'_>) -> Option<ApiConfig> {
@@ -144,28 +136,6 @@ fn advertised_url(text: &str) -> Result<Url, String> {
     value::http_url(text).ok().filter(|url| url.path() == "/").ok_or_else(|| {
         "expected a URL such as http://10.0.0.7:8080, without path or credentials".to_owned()
     })
-}
-
-pub(super) fn store(reader: &mut Reader<'_>) -> StoreConfig {
-    // A replica that falls back to its own memory would start a second fleet.
-    if reader.secret("REDIS_URL", redis_url).is_some() {
-        let subject = reader.spelled("REDIS_URL");
-        reader.problem(subject, "replicas through Redis are not supported by this build");
-    }
-    StoreConfig::Memory
-}
-
-fn redis_url(text: &str) -> Result<(), String> {
-    let fits = Url::parse(text).is_ok_and(|url| match url.scheme() {
-        "redis" | "rediss" => url.has_host(),
-        "redis+unix" | "unix" => url.path().len() > 1,
-        _ => false,
-    });
-    if fits {
-        Ok(())
-    } else {
-        Err("expected redis://[[user]:password@]host[:port][/db], or rediss:// for TLS".to_owned())
-    }
 }
 
 pub(super) fn shutdown(reader: &mut Reader<'_>) -> Option<ShutdownConfig> {
