@@ -71,10 +71,20 @@ pub struct ScalingConfig {
 /// The engine's address alone, for tools that need no other setting.
 #[must_use]
 pub fn docker_host() -> Option<String> {
+    alone("DOCKER_HOST")
+}
+
+/// The address of Redis alone, as [`docker_host`].
+#[must_use]
+pub fn redis_url() -> Option<String> {
+    alone("REDIS_URL")
+}
+
+fn alone(name: &str) -> Option<String> {
     let sources = Sources::from_process().ok()?;
-    let prefixed = format!("{PREFIX}DOCKER_HOST");
+    let prefixed = format!("{PREFIX}{name}");
     let set = |name: &str| sources.env.get(name).filter(|value| !value.is_empty()).cloned();
-    set(&prefixed).or_else(|| set("DOCKER_HOST"))
+    set(&prefixed).or_else(|| set(name))
 }
 
 impl Config {

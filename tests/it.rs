@@ -5,6 +5,7 @@
 mod it {
     mod api;
     mod architecture;
+    mod chaos;
     mod cli;
     mod config;
     mod demo;
