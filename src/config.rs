@@ -35,6 +35,7 @@ pub use telemetry::{LogFormat, TelemetryConfig, TracesConfig};
 pub use variables::{Fallback, Section, VARIABLES, Variable, all, find};
 
 use crate::fleet::id::PoolName;
+use crate::fleet::policy::Placement;
 use crate::fleet::pool::{Pool, Scope};
 use reader::Reader;
 
@@ -63,6 +64,8 @@ pub struct Config {
 pub struct ScalingConfig {
     /// How long a manual scale-up holds when it is not used.
     pub manual_boost_ttl: Duration,
+    /// Which of the hosts that have room takes a runner.
+    pub placement: Placement,
 }
 
 /// The engine's address alone, for tools that need no other setting.
@@ -108,6 +111,7 @@ impl Config {
         let (github, scope) = github::read(&mut reader);
         let poll_interval = github.as_ref().map(|github| github.poll_interval);
         let boost_ttl = reader.get("MANUAL_BOOST_TTL", value::seconds(1..=7 * 24 * 3600));
+        let placement = reader.get("PLACEMENT", placement).unwrap_or_default();
         let pools = read_pools(&mut reader, scope, poll_interval);
         let api = process::api(&mut reader);
         let docker = process::docker(&mut reader);
@@ -135,7 +139,7 @@ impl Config {
             return Err(error);
         };
         let (Some(shutdown), Some(telemetry)) = (shutdown, telemetry) else { return Err(error) };
-        let scaling = ScalingConfig { manual_boost_ttl };
+        let scaling = ScalingConfig { manual_boost_ttl, placement };
         Ok(Self {
             github,
             pools,
@@ -150,6 +154,14 @@ impl Config {
             warnings,
             settings,
         })
+    }
+}
+
+fn placement(text: &str) -> Result<Placement, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "spread" => Ok(Placement::Spread),
+        "binpack" => Ok(Placement::Binpack),
+        _ => Err("expected spread or binpack".to_owned()),
     }
 }
 

@@ -7,9 +7,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::election::Leadership;
+use crate::fleet::id::Term;
+
+pub mod announce;
 pub mod host;
 pub mod lead;
 pub mod observe;
+pub mod share;
 
 /// A nudge acts at once, then further ones within this time are taken together: a burst
 /// of a hundred events is a few turns, and a lone event waits for nothing.
@@ -64,6 +69,17 @@ impl Pace {
         }
         self.last = Some(Instant::now());
         wake
+    }
+}
+
+/// Ends when leadership is of another term than `known`, or is gone.
+pub(crate) async fn another_term(
+    leadership: &mut watch::Receiver<Option<Leadership>>,
+    known: Option<Term>,
+) {
+    let is_another = |held: &Option<Leadership>| held.as_ref().map(Leadership::term) != known;
+    if leadership.wait_for(is_another).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -1,8 +1,7 @@
 //! What was decided lately, and why: `GET /api/v1/decisions`.
 //!
-//! A [`Recorder`] keeps the newest decisions of this replica's lead loop. They are read
-//! off what the loop publishes; a `watch` channel keeps only the newest value, so a turn
-//! may be missed when two follow within microseconds. Logs and metrics miss nothing.
+//! A [`Recorder`] keeps the newest decisions of this replica's lead loop, which tells it of
+//! every turn, be it its own or what another leader published: of its own none is missed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,8 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 
 use super::ApiState;
@@ -24,7 +21,7 @@ use crate::fleet::id::{HostId, IntentId, PoolName, RunnerId};
 use crate::fleet::plan::Plan;
 use crate::fleet::reason::Reason;
 use crate::fleet::time::Timestamp;
-use crate::loops::lead::Published;
+use crate::loops::lead::{Listeners, Published};
 
 /// Decisions kept: some minutes of a busy fleet, about 200 KB.
 pub const DECISIONS_KEPT: usize = 500;
@@ -82,6 +79,8 @@ struct Ring {
     /// Why each pool last got less than it wanted, by code.
     holds: BTreeMap<PoolName, Option<String>>,
     last: Option<LastAction>,
+    /// The turn taken in last: another leader's may be read twice.
+    turn: Option<(u64, Timestamp, Plan)>,
 }
 
 impl Recorder {
@@ -92,6 +91,15 @@ impl Recorder {
             return;
         };
         let mut ring = self.ring();
+        let Published { at, plan, .. } = published;
+        let again = ring
+            .turn
+            .as_ref()
+            .is_some_and(|(of, when, made)| (*of, when) == (term, at) && made == plan);
+        if again {
+            return;
+        }
+        ring.turn = Some((term, *at, plan.clone()));
         for decision in told(published, term) {
             ring.push(decision);
         }
@@ -221,20 +229,9 @@ fn told(published: &Published, term: u64) -> Vec<Decision> {
     placed.chain(retired).chain(released).chain(deregistered).chain(answered).collect()
 }
 
-/// Records what the lead loop publishes until cancelled or the loop is gone.
-pub async fn record(
-    mut published: watch::Receiver<Arc<Published>>,
-    recorder: Recorder,
-    cancel: CancellationToken,
-) {
-    loop {
-        tokio::select! { biased;
-            () = cancel.cancelled() => return,
-            changed = published.changed() => if changed.is_err() { return },
-        }
-        let newest = published.borrow_and_update().clone();
-        recorder.record(&newest);
-    }
+/// Records every turn that the lead loop tells of.
+pub fn record(listeners: &Listeners, recorder: Recorder) {
+    listeners.add(move |turn| recorder.record(turn));
 }
 
 /// Which decisions.
@@ -257,11 +254,16 @@ pub struct DecisionsQuery {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Decisions {
     pub decisions: Vec<Decision>,
+    /// What is shown may no longer be so: it is old, or the store is away.
+    pub stale: bool,
+    /// How old the leader's last look at the fleet is.
+    pub age_seconds: f64,
 }
 
 /// What was decided lately, and why
 ///
-/// The newest 500 decisions of this replica while it leads, newest first.
+/// The newest 500 decisions that this replica has made or seen, newest first. One that
+/// does not lead sees the leader's turns about once a second, and may miss some.
 #[utoipa::path(get, path = "/api/v1/decisions", tag = "observe", params(DecisionsQuery),
     responses((status = 200, description = "Newest first", body = Decisions)))]
 pub async fn list_decisions(
@@ -284,5 +286,7 @@ pub async fn list_decisions(
     let listed = usize::try_from(limit).unwrap_or(usize::MAX);
     let ring = state.recorder.ring();
     let decisions = ring.decisions.iter().rev().filter(wanted).take(listed).cloned().collect();
-    Ok(Json(Decisions { decisions }))
+    let reading = state.read();
+    let (stale, age_seconds) = (reading.is_stale(), reading.age().as_secs_f64());
+    Ok(Json(Decisions { decisions, stale, age_seconds }))
 }

@@ -39,6 +39,8 @@ pub struct ClusterConfig {
     pub name: Option<String>,
     /// Signs forwarded requests; `None` = nothing is forwarded.
     pub secret: Option<SecretString>,
+    /// Where other replicas reach this one's API; `None` = follows from the address listened on.
+    pub advertise: Option<Url>,
 }
 
 /// How the process ends.
@@ -125,7 +127,15 @@ pub(super) fn cluster(reader: &mut Reader<'_>) -> ClusterConfig {
     ClusterConfig {
         name: reader.get("CLUSTER_NAME", value::name),
         secret: shared_secret(reader, "CLUSTER_SECRET"),
+        advertise: reader.get("ADVERTISE_URL", advertised_url),
     }
+}
+
+/// Routes are appended to it, so it ends where they begin.
+fn advertised_url(text: &str) -> Result<Url, String> {
+    value::http_url(text).ok().filter(|url| url.path() == "/").ok_or_else(|| {
+        "expected a URL such as http://10.0.0.7:8080, without path or credentials".to_owned()
+    })
 }
 
 pub(super) fn shutdown(reader: &mut Reader<'_>) -> Option<ShutdownConfig> {

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{Pace, Wake};
+use super::{Pace, Wake, another_term};
 use crate::clock::Clock;
 use crate::election::Leadership;
 use crate::fleet::demand::WaitingJob;
-use crate::fleet::id::{ClusterMark, PoolName, RepoName};
+use crate::fleet::id::{ClusterMark, PoolName, RepoName, Term};
 use crate::fleet::ledger::Ledger;
 use crate::fleet::policy::Policy;
 use crate::fleet::pool::{Pool, Scope};
@@ -35,6 +35,11 @@ const RELIST_AFTER: Duration = Duration::from_secs(30);
 const FIRST_LIST_RETRY: Duration = Duration::from_secs(3);
 /// After a runner took a job its repository is read again, at most this often.
 const REREAD_EVERY: Duration = Duration::from_secs(1);
+
+/// What was learnt for conditional requests is put by for the next leader this often.
+const PUT_BY_EVERY: Duration = Duration::from_secs(5);
+/// The name it has in the store.
+const ANSWERS: &str = "answers";
 
 /// What the observe loop works with.
 pub struct Observe {
@@ -63,11 +68,14 @@ impl std::fmt::Debug for Observe {
 /// What is remembered between turns.
 #[derive(Debug, Default)]
 struct Memory {
+    /// The term it was learnt in: a new one begins by reading everything.
+    term: Term,
     sweeps: BTreeMap<Scope, Sweep>,
     relist_at: BTreeMap<Scope, Instant>,
     polled_at: Option<Instant>,
     reread_at: Option<Instant>,
     listed_at: Option<Instant>,
+    put_by_at: Option<Instant>,
 }
 
 impl Observe {
@@ -76,18 +84,61 @@ impl Observe {
         let mut memory = Memory::default();
         let mut pace = Pace::every(self.poll_interval.min(REREAD_EVERY));
         let mut nudges = [self.reread.clone()];
-        while pace.next(&mut nudges, &cancel).await != Wake::Cancelled {
-            let leads = self.leadership.borrow().as_ref().is_some_and(Leadership::holds);
-            if !leads {
-                continue;
+        let mut leadership = self.leadership.clone();
+        let mut known = None;
+        loop {
+            let wake = tokio::select! { biased;
+                wake = pace.next(&mut nudges, &cancel) => wake,
+                () = another_term(&mut leadership, known) => Wake::Nudge,
+            };
+            if wake == Wake::Cancelled {
+                return;
+            }
+            known = self.leadership.borrow().as_ref().map(Leadership::term);
+            let leader = self.leadership.borrow().clone().filter(Leadership::holds);
+            let Some(leader) = leader else { continue };
+            if memory.term != leader.term() {
+                memory = Memory { term: leader.term(), ..Memory::default() };
+                self.ledger().begin_term(leader.term());
+                self.recall().await;
             }
             let begun = Instant::now();
             tokio::select! { biased;
                 () = cancel.cancelled() => return,
+                // Whoever no longer leads asks GitHub for nothing more.
+                () = another_term(&mut leadership, Some(leader.term())) => continue,
                 () = self.turn(&mut memory) => (),
             }
+            self.put_by(&leader, &mut memory).await;
             let now = self.clock.now();
             self.metrics.loop_turn(LoopName::Observe, Outcome::Ok, begun.elapsed(), now);
+        }
+    }
+
+    /// Takes over what an earlier leader has learnt for conditional requests.
+    async fn recall(&self) {
+        if !self.store.health().borrow().shared {
+            return;
+        }
+        match self.store.recall(ANSWERS).await {
+            Ok(learnt) => self.github.recall(&learnt),
+            Err(error) => debug!(error = %error, "could not recall github's answers"),
+        }
+    }
+
+    /// Leaves for the next leader what was learnt since the last time.
+    async fn put_by(&self, leader: &Leadership, memory: &mut Memory) {
+        let due = memory.put_by_at.is_none_or(|at| at.elapsed() >= PUT_BY_EVERY);
+        if !due || !self.store.health().borrow().shared {
+            return;
+        }
+        memory.put_by_at = Some(Instant::now());
+        let learnt = self.github.learnt();
+        if learnt.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.put_by(leader, ANSWERS, learnt).await {
+            debug!(error = %error, "could not put github's answers by");
         }
     }
 
@@ -127,6 +178,7 @@ impl Observe {
         self.read_queues(&mut memory.sweeps, due.into_iter().collect()).await;
     }
 
+    /// Readings of an earlier term never reach it: their turn ends with their term.
     fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,6 +3,7 @@
 
 mod agents;
 mod faults;
+mod leading;
 mod life;
 mod link;
 mod replicas;

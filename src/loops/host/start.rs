@@ -62,10 +62,9 @@ pub async fn run(
     let span = trace::of_runner(order.runner, span);
     let runner = order.runner;
     let running = order.running.clone();
-    let started = Start { host, limits, order, pool, events: events.clone() }
-        .until_handed()
-        .instrument(span)
-        .await;
+    let start = Start { host, limits, order, pool, events: events.clone() };
+    // Boxed, so that what a start needs is freed when the runner's long life begins.
+    let started = Box::pin(start.until_handed().instrument(span)).await;
     match started {
         Ok(attached) => {
             let _ = events.send(Event::StartEnded(runner, None)).await;

@@ -292,7 +292,10 @@ mod tests {
     #[test]
     fn an_error_inside_a_script_is_known_in_every_version() {
         for (reply, expected) in [
-            ("-OOM command not allowed when used memory > 'maxmemory'. script: 1, on @user\r\n", "OOM"),
+            (
+                "-OOM command not allowed when used memory > 'maxmemory'. script: 1, on @user\r\n",
+                "OOM",
+            ),
             (
                 "-ERR Error running script (call to f_1): @user_script:4: @user_script: 4: \
                  -READONLY You can't write against a read only replica.\r\n",

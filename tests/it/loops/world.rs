@@ -10,6 +10,7 @@ use runner_orchestrator::fleet::id::{ClusterMark, PoolName, RepoName};
 use runner_orchestrator::fleet::policy::Policy;
 use runner_orchestrator::fleet::pool::{Pool, Resources, Scope};
 use runner_orchestrator::github::{Credentials, GitHubSettings, RestGitHub};
+use runner_orchestrator::loops::announce::Peers;
 use runner_orchestrator::loops::host::Shutdown;
 use runner_orchestrator::sim::docker::{ModelDocker, ModelSettings};
 use runner_orchestrator::sim::github::{NewJobs, SimGitHub, SimOptions, StateReport};
@@ -36,6 +37,7 @@ pub(super) struct World {
 
 struct Orchestrator {
     handle: Handle,
+    store: Arc<MemoryStore>,
     stop: CancellationToken,
     run: JoinSet<Result<(), LoopDied>>,
 }
@@ -97,10 +99,11 @@ impl World {
             credentials: Credentials::Token("sim-token".into()),
         };
         let github = RestGitHub::in_process(settings, self.sim.router(), clock.clone()).unwrap();
+        let store = Arc::new(MemoryStore::new(clock.clone()));
         let edges = Edges {
             docker: self.docker.clone(),
             github: Arc::new(github),
-            store: Arc::new(MemoryStore::new(clock.clone())),
+            store: store.clone(),
             clock,
             metrics: Arc::new(Metrics::new(&[], &[]).unwrap()),
         };
@@ -113,6 +116,7 @@ impl World {
                 poll_interval: Duration::from_secs(5),
                 host_max_runners: 100,
                 shutdown: Shutdown { drain: true, timeout: Duration::from_secs(60) },
+                peers: Peers::default(),
                 policy: Policy::default(),
             },
         );
@@ -120,11 +124,15 @@ impl World {
         let stop = CancellationToken::new();
         let mut run = JoinSet::new();
         run.spawn(app.run(stop.clone()));
-        self.orchestrator = Some(Orchestrator { handle, stop, run });
+        self.orchestrator = Some(Orchestrator { handle, store, stop, run });
     }
 
     pub(super) fn handle(&self) -> &Handle {
         &self.orchestrator.as_ref().unwrap().handle
+    }
+
+    pub(super) fn store(&self) -> &MemoryStore {
+        &self.orchestrator.as_ref().unwrap().store
     }
 
     /// kill -9: nothing of it gets another word in.

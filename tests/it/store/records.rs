@@ -63,7 +63,9 @@ async fn unreadable_records_are_told_and_left_as_they_are() {
             expected.insert(3, "{ro:test}:intents x".to_owned());
         }
         assert_eq!(told, expected);
-        let newer = seen.unreadable.iter().find(|record| record.key.ends_with(&host(2).to_string()) && record.key.contains("hosts"));
+        let newer = seen.unreadable.iter().find(|record| {
+            record.key.ends_with(&host(2).to_string()) && record.key.contains("hosts")
+        });
         assert!(newer.unwrap().problem.contains("of version 2"), "{newer:?}");
     }
     let unread = store.assignment(host(2)).await;
@@ -88,8 +90,7 @@ async fn an_unreadable_operator_state_does_not_thaw_the_fleet() {
 
     let server = Redis::start();
     let store = store_at(&server.url());
-    let frozen =
-        Operator { revision: 1, frozen_since: Some(Timestamp(1)), ..Operator::default() };
+    let frozen = Operator { revision: 1, frozen_since: Some(Timestamp(1)), ..Operator::default() };
     store.restore(&frozen).await.unwrap();
     assert_eq!(store.snapshot().await.unwrap().operator, frozen);
     server.ask::<()>(&["HSET", "{ro:test}:state", "operator", "{"]);
