@@ -130,7 +130,7 @@ impl World {
             tracker: TaskTracker::new(),
             cleaning: Arc::new(Semaphore::new(1)),
         };
-        let replica = ReplicaId(Uuid::now_v7());
+        let (replica, mut tasks) = (ReplicaId(Uuid::now_v7()), JoinSet::new());
         let handle = Handle {
             replica,
             published: seen.clone(),
@@ -140,7 +140,6 @@ impl World {
             settings: Arc::new(settings(pools)),
             edges,
         };
-        let mut tasks = JoinSet::new();
         let agency = agent_of_the_host(&mut tasks, store.clone(), replica);
         let answers = Arc::new(Mutex::new(Vec::new()));
         let state = api(handle, setup, clock.now(), answers.clone());
