@@ -9,6 +9,7 @@ use runner_orchestrator::fleet::intent::Wish;
 use runner_orchestrator::loops::host::standing::{Part, Standing};
 use runner_orchestrator::sim::github::Fault;
 use runner_orchestrator::sim::listener::ListenerFaults;
+use runner_orchestrator::store::Store;
 use uuid::Uuid;
 
 use super::replicas::Cluster;
@@ -36,6 +37,13 @@ async fn of_three_replicas_on_one_daemon_one_is_the_agent_and_the_others_say_who
     cluster.until_all_done(SECOND * 300).await;
     assert_eq!(cluster.agents(), [agent]);
     let (id, replica) = (cluster.standing(agent).host, cluster.handle(agent).replica);
+    let snapshot = cluster.store.snapshot().await.unwrap();
+    assert_eq!(snapshot.hosts.len(), 1, "one daemon, one host");
+    let record = &snapshot.hosts[&id.unwrap()];
+    assert_eq!((record.replica, record.docker_version.as_deref()), (replica, Some("model")));
+    assert_eq!((record.capacity.cpus, record.capacity.memory_bytes), (Some(8), Some(32 << 30)));
+    assert_eq!(record.capacity.disk_free_bytes, Some(100 << 30));
+    assert_eq!(record.capacity.architecture.as_deref(), Some(std::env::consts::ARCH));
     for other in cluster.all().into_iter().filter(|other| *other != agent) {
         let standing = cluster.standing(other);
         assert_eq!(standing.part, Part::StandingBy { agent: Some(replica) });
@@ -216,6 +224,25 @@ async fn an_emptied_store_changes_no_agent() {
     assert_eq!(marker.boot, boot, "it took itself for superseded");
     cluster.jobs(&lengths(4));
     cluster.until_all_done(SECOND * 300).await;
+    cluster.end().await;
+}
+
+/// Whoever asks first has the lease then; the other gives way, and no job is lost by it.
+#[tokio::test(start_paused = true)]
+async fn a_store_emptied_again_and_again_leaves_one_agent_and_loses_no_job() {
+    let mut cluster = Cluster::new();
+    let docker = cluster.docker();
+    cluster.start(&docker);
+    cluster.start(&docker);
+    for round in 0..6_u64 {
+        cluster.until_one_agent(AFTER_A_CRASH).await;
+        cluster.jobs(&lengths(6));
+        tokio::time::sleep(SECOND * 4 + Duration::from_millis(377 * round)).await;
+        cluster.store.flush();
+        tokio::time::sleep(SECOND * 3).await;
+    }
+    cluster.until_all_done(SECOND * 600).await;
+    cluster.until_one_agent(AFTER_A_CRASH).await;
     cluster.end().await;
 }
 
