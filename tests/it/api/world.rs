@@ -186,7 +186,7 @@ impl World {
             vitals: Vitals::default(),
             listeners: Listeners::default(),
         };
-        let replica = ReplicaId(Uuid::now_v7());
+        let (replica, mut tasks) = (ReplicaId(Uuid::now_v7()), JoinSet::new());
         let handle = Handle {
             replica,
             published: seen.clone(),
@@ -199,7 +199,6 @@ impl World {
             listeners: lead.listeners.clone(),
             clock_difference_ms: watch::Sender::new(None).subscribe(),
         };
-        let mut tasks = JoinSet::new();
         let agency = agent_of_the_host(&mut tasks, store.clone(), replica, host);
         let answers = Arc::new(Mutex::new(Vec::new()));
         let state = api(handle, setup, clock.now(), answers.clone(), metrics.clone());
