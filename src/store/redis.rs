@@ -35,8 +35,8 @@ mod script;
 
 use address::Address;
 use codec::{bytes, decode, decode_versioned, encode, items, numbered, pairs, text};
-pub use connect::Tls;
 use connect::Dialer;
+pub use connect::Tls;
 use health::Health;
 use hints::{Listener, Topics};
 use keys::Keys;
@@ -122,7 +122,12 @@ impl RedisStore {
     }
 
     /// A fenced script with the keys and arguments of the fence, and more keys.
-    fn fenced<'a>(&self, script: &'a redis::Script, fence: Fence, keys: &[&str]) -> ScriptInvocation<'a> {
+    fn fenced<'a>(
+        &self,
+        script: &'a redis::Script,
+        fence: Fence,
+        keys: &[&str],
+    ) -> ScriptInvocation<'a> {
         let mut call = script.key(self.keys.lease(fence.lease));
         call.key(self.keys.term(fence.lease));
         for name in keys {
@@ -191,11 +196,7 @@ impl Fence {
     }
 
     fn of_agent(agent: &Agency) -> Self {
-        Self {
-            lease: LeaseKey::Agent(agent.host()),
-            replica: agent.replica(),
-            term: agent.term(),
-        }
+        Self { lease: LeaseKey::Agent(agent.host()), replica: agent.replica(), term: agent.term() }
     }
 }
 

@@ -130,7 +130,8 @@ fn shortcomings(info: &str) -> Vec<String> {
         ));
     }
     if field("role").as_deref() == Some("slave") {
-        found.push("it is a replica and takes no writes; REDIS_URL must name the master".to_owned());
+        found
+            .push("it is a replica and takes no writes; REDIS_URL must name the master".to_owned());
     }
     found
 }

@@ -72,7 +72,9 @@ impl<T: DeserializeOwned + Versioned> Part<T> {
             let read = codec::bytes(&pair[1])
                 .ok_or_else(|| "its record is missing".to_owned())
                 .and_then(decode_versioned::<T>)
-                .and_then(|record| Ok((name.parse::<HostId>().map_err(|e| e.to_string())?, record)));
+                .and_then(|record| {
+                    Ok((name.parse::<HostId>().map_err(|e| e.to_string())?, record))
+                });
             match read {
                 Ok((host, record)) => {
                     self.bad.remove(&name);
@@ -132,7 +134,11 @@ impl Known {
     }
 
     /// Takes an answer in. `None`: what is known does not add up; forget it and ask again.
-    pub(super) fn take(&mut self, keys: &Keys, answer: &Value) -> Result<Option<Snapshot>, StoreError> {
+    pub(super) fn take(
+        &mut self,
+        keys: &Keys,
+        answer: &Value,
+    ) -> Result<Option<Snapshot>, StoreError> {
         let [at, versions, lease, operator, replicas, hosts, assignments, intents, digest] =
             items(answer)
         else {
@@ -288,7 +294,8 @@ fn replicas_of(
                 found.insert(record.replica, record);
             }
             Err(problem) => {
-                unreadable.push(Unreadable { key: keys.named(&format!("replicas {name}")), problem });
+                unreadable
+                    .push(Unreadable { key: keys.named(&format!("replicas {name}")), problem });
             }
         }
     }

@@ -236,6 +236,10 @@ fn is_doubtful(error: &RedisError) -> bool {
 fn code(error: &RedisError) -> Option<&str> {
     let code = error.code()?;
     let detail = error.detail().unwrap_or_default();
+    // What a long request gets from a server that waits for a password.
+    if detail.contains("unauthenticated") {
+        return Some("NOAUTH");
+    }
     if code != "ERR" || !detail.contains("unning script") {
         return Some(code);
     }
@@ -292,13 +296,17 @@ mod tests {
     #[test]
     fn an_error_inside_a_script_is_known_in_every_version() {
         for (reply, expected) in [
-            ("-OOM command not allowed when used memory > 'maxmemory'. script: 1, on @user\r\n", "OOM"),
+            (
+                "-OOM command not allowed when used memory > 'maxmemory'. script: 1, on @user\r\n",
+                "OOM",
+            ),
             (
                 "-ERR Error running script (call to f_1): @user_script:4: @user_script: 4: \
                  -READONLY You can't write against a read only replica.\r\n",
                 "READONLY",
             ),
             ("-WRONGTYPE Operation against a key\r\n", "WRONGTYPE"),
+            ("-ERR Protocol error: unauthenticated multibulk length\r\n", "NOAUTH"),
         ] {
             assert_eq!(code(&error_of(reply)), Some(expected), "{reply}");
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use runner_orchestrator::fleet::budget::{Budget, BudgetShare};
 use runner_orchestrator::fleet::digest::Digest;
+use runner_orchestrator::fleet::host::Assignment;
 use runner_orchestrator::fleet::id::Term;
 use runner_orchestrator::fleet::intent::Operator;
 use runner_orchestrator::fleet::ledger::Ledger;
@@ -109,10 +110,8 @@ fn digest(term: Term) -> Digest {
 pub(super) async fn a_superseded_leader_writes_nothing(subject: &mut Subject) {
     let old = subject.leader(replica(1)).await;
     let (here, there) = (&subject.here, &subject.there);
-    let first = Commit {
-        assignments: BTreeMap::from([(host(1), assignment(1))]),
-        ..Commit::default()
-    };
+    let first =
+        Commit { assignments: BTreeMap::from([(host(1), assignment(1))]), ..Commit::default() };
     here.commit(&old, first).await.unwrap();
     here.release(LEADER, replica(1), old.term()).await.unwrap();
     let by = take(there.as_ref(), replica(2)).await;
@@ -149,9 +148,10 @@ pub(super) async fn a_superseded_agent_reports_nothing(subject: &mut Subject) {
 pub(super) async fn a_commit_is_read_back_whole(subject: &mut Subject) {
     let leader = subject.leader(replica(1)).await;
     let (here, there) = (&subject.here, &subject.there);
-    assert_eq!(there.assignment(host(1)).await.unwrap(), Default::default());
+    assert_eq!(there.assignment(host(1)).await.unwrap(), Assignment::default());
     here.record(intent(1)).await.unwrap();
-    let operator = Operator { revision: 1, frozen_since: Some(Timestamp(3)), ..Operator::default() };
+    let operator =
+        Operator { revision: 1, frozen_since: Some(Timestamp(3)), ..Operator::default() };
     let commit = Commit {
         assignments: BTreeMap::from([(host(1), assignment(1)), (host(2), assignment(1))]),
         operator: Some(operator.clone()),
@@ -166,10 +166,8 @@ pub(super) async fn a_commit_is_read_back_whole(subject: &mut Subject) {
     }
     assert_eq!(there.outcome(outcome(1).intent).await.unwrap(), Some(outcome(1)));
 
-    let next = Commit {
-        assignments: BTreeMap::from([(host(2), assignment(2))]),
-        ..Commit::default()
-    };
+    let next =
+        Commit { assignments: BTreeMap::from([(host(2), assignment(2))]), ..Commit::default() };
     here.commit(&leader, next).await.unwrap();
     let seen = there.snapshot().await.unwrap();
     assert_eq!(seen.assignments[&host(1)].revision, 1);
@@ -323,10 +321,8 @@ pub(super) async fn changes_are_heard_by_the_other_store(subject: &mut Subject) 
 
 pub(super) async fn a_flush_is_another_incarnation(subject: &mut Subject) {
     let leader = subject.leader(replica(1)).await;
-    let commit = Commit {
-        assignments: BTreeMap::from([(host(1), assignment(1))]),
-        ..Commit::default()
-    };
+    let commit =
+        Commit { assignments: BTreeMap::from([(host(1), assignment(1))]), ..Commit::default() };
     subject.here.commit(&leader, commit.clone()).await.unwrap();
     subject.here.record(intent(1)).await.unwrap();
     let before = subject.here.snapshot().await.unwrap();

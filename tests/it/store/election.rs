@@ -81,9 +81,12 @@ async fn an_emptied_store_has_one_leader_again_within_seconds() {
     let before = one.leads().await;
     server.restart(Data::Lost);
     let begun = Instant::now();
-    let again = tokio::time::timeout(PATIENCE, one.seen.wait_for(|leadership| {
-        leadership.as_ref().is_some_and(|leadership| leadership.term() > before.term())
-    }));
+    let again = tokio::time::timeout(
+        PATIENCE,
+        one.seen.wait_for(|leadership| {
+            leadership.as_ref().is_some_and(|leadership| leadership.term() > before.term())
+        }),
+    );
     again.await.unwrap().unwrap();
     assert!(begun.elapsed() < LEASE_TTL, "{:?}", begun.elapsed());
     let leader = one.store.snapshot().await.unwrap().leader.unwrap();

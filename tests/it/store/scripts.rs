@@ -24,12 +24,17 @@ fn every_key_a_script_uses_is_passed_to_it() {
         let calls_of = |text: &str, start: &str| {
             text.split(start).skip(1).map(str::to_owned).collect::<Vec<_>>()
         };
-        for call in calls_of(&text, "redis.call(").into_iter().chain(calls_of(&text, "redis.pcall(")) {
+        for call in
+            calls_of(&text, "redis.call(").into_iter().chain(calls_of(&text, "redis.pcall("))
+        {
             calls += 1;
-            let (command, rest) = call.split_once(['\'', ')']).and_then(|(before, rest)| {
-                assert!(before.is_empty(), "{name}: {call}");
-                rest.split_once('\'')
-            }).unwrap_or_else(|| panic!("{name}: {call}"));
+            let (command, rest) = call
+                .split_once(['\'', ')'])
+                .and_then(|(before, rest)| {
+                    assert!(before.is_empty(), "{name}: {call}");
+                    rest.split_once('\'')
+                })
+                .unwrap_or_else(|| panic!("{name}: {call}"));
             let argument = rest.trim_start_matches([',', ' ', '\n']);
             let keyless = matches!(command, "TIME" | "PUBLISH");
             assert!(keyless || argument.starts_with("KEYS["), "{name}: {command} {argument}");
