@@ -70,18 +70,19 @@ impl Announce {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut record = self.record();
         let mut standing = self.standing.clone();
-        let mut agency = None;
+        let mut now = standing.borrow_and_update().clone();
         loop {
             let due = tokio::select! { biased;
                 () = cancel.cancelled() => break,
                 _ = ticks.tick() => true,
-                Ok(()) = standing.changed() => false,
-                () = changed(&mut agency) => false,
+                Ok(()) = standing.changed() => {
+                    now = standing.borrow_and_update().clone();
+                    false
+                }
+                () = lease_tells(&mut now) => false,
             };
-            let now = standing.borrow_and_update().clone();
             let host = now.as_ref().map(|now| now.host);
-            let is_agent = now.as_ref().is_some_and(|now| now.agency.borrow().is_some());
-            agency = now.map(|now| now.agency);
+            let is_agent = now.as_mut().is_some_and(|now| now.agency.borrow_and_update().is_some());
             // A lease tells of every renewal; only what others see of it is news.
             if due || (host, is_agent) != (record.host, record.agent) {
                 (record.host, record.agent) = (host, is_agent);
@@ -119,10 +120,10 @@ impl Announce {
     }
 }
 
-/// Ends when the lease tells something; never without one.
-async fn changed(agency: &mut Option<watch::Receiver<Option<Agency>>>) {
-    let told = match agency {
-        Some(agency) => agency.changed().await.is_ok(),
+/// Ends when the host's lease tells something; never without one.
+async fn lease_tells(now: &mut Option<Standing>) {
+    let told = match now {
+        Some(now) => now.agency.changed().await.is_ok(),
         None => false,
     };
     if !told {

@@ -25,7 +25,8 @@ use crate::fleet::pool::Pool;
 use declare::Declare;
 pub use declare::MetricsError;
 pub use label::{
-    DOCKER_OPERATIONS, Dependency, JobResult, LoopName, Outcome, RunnerEnd, RunnerState, StartPhase,
+    DOCKER_OPERATIONS, Dependency, JobResult, LoopName, Outcome, PeerForward, PeerRequest,
+    RunnerEnd, RunnerState, StartPhase,
 };
 pub use pools::PoolNow;
 pub use process::HttpRequest;

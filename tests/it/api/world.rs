@@ -60,7 +60,6 @@ pub(super) struct World {
     pub(super) ready: watch::Sender<Readiness>,
     pub(super) seen: watch::Receiver<Arc<Published>>,
     pub(super) answers: Arc<Mutex<Vec<(String, String, u16)>>>,
-    pub(super) metrics: Arc<Metrics>,
     pub(super) replica: ReplicaId,
     pub(super) host: HostId,
     pub(super) address: String,
@@ -123,9 +122,7 @@ pub(super) async fn unserved_pair(first: &Setup, second: &Setup) -> (World, Worl
             published.view.hosts.len() == 2 && !published.plan.pools.is_empty()
         };
         world.settled(both).await;
-        world
-            .until("/api/v1/replicas", |body| body["replicas"].as_array().unwrap().len() == 2)
-            .await;
+        world.company(2).await;
     }
     (first, second)
 }
@@ -200,7 +197,7 @@ impl World {
         let mut tasks = JoinSet::new();
         let agency = agent_of_the_host(&mut tasks, store.clone(), replica, host);
         let answers = Arc::new(Mutex::new(Vec::new()));
-        let state = api(handle, setup, clock.now(), answers.clone(), metrics.clone());
+        let state = api(handle, setup, clock.now(), answers.clone(), metrics);
         Self {
             app: router(state.clone()),
             state,
@@ -214,7 +211,6 @@ impl World {
             ledger,
             replica,
             record: Mutex::new(record(replica, host, clock.now())),
-            metrics,
             host,
             address,
             announced: CancellationToken::new(),
@@ -266,6 +262,13 @@ impl World {
     /// Stops everything, as a killed process does.
     pub(super) fn dies(&mut self) {
         self.tasks.abort_all();
+    }
+
+    /// Waits until so many replicas have announced themselves.
+    async fn company(&self, replicas: usize) {
+        while self.store.snapshot().await.unwrap().replicas.len() != replicas {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Asks until the answer is as wanted.
