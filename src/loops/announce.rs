@@ -76,7 +76,7 @@ impl Announce {
                 () = cancel.cancelled() => break,
                 _ = ticks.tick() => true,
                 Ok(()) = standing.changed() => {
-                    now = standing.borrow_and_update().clone();
+                    now.clone_from(&standing.borrow_and_update());
                     false
                 }
                 () = lease_tells(&mut now) => false,

@@ -95,7 +95,7 @@ async fn a_change_of_the_standing_is_told_at_once_and_renewals_are_no_change() {
     let agent = it.record().await.unwrap();
     assert!(agent.agent && agent.clock.since(stands_by.clock) < ANNOUNCE_EVERY);
     // The lease is renewed every second; the next word is the one that is due.
-    tokio::time::sleep(ANNOUNCE_EVERY - Duration::from_millis(500)).await;
+    tokio::time::sleep(ANNOUNCE_EVERY.mul_f64(0.9)).await;
     assert_eq!(it.record().await.unwrap().clock, agent.clock);
 }
 
@@ -111,7 +111,7 @@ async fn who_stops_is_forgotten_at_once_and_who_is_killed_after_fifteen_seconds(
     let mut killed = announced(Peers::default());
     killed.settle().await;
     killed.tasks.abort_all();
-    tokio::time::sleep(ANNOUNCE_TTL - Duration::from_millis(100)).await;
+    tokio::time::sleep(ANNOUNCE_TTL.mul_f64(0.99)).await;
     assert!(killed.record().await.is_some());
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(killed.record().await, None);

@@ -237,9 +237,9 @@ async fn a_process_whose_lease_stands_still_is_to_be_restarted() {
     let mut world = led().await;
     let stuck = Arc::new(AtomicBool::new(false));
     let seen = stuck.clone();
-    let alive = move || match seen.load(Ordering::Relaxed) {
-        true => Err("the lease was last renewed 12 s ago".to_owned()),
-        false => Ok(()),
+    let alive = move || {
+        let moves = !seen.load(Ordering::Relaxed);
+        moves.then_some(()).ok_or_else(|| "the lease was last renewed 12 s ago".to_owned())
     };
     world.app = router(world.state.clone().alive_while(Arc::new(alive)));
     assert_eq!(world.get("/livez").await.json["status"], "alive");

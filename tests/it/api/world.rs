@@ -160,31 +160,12 @@ impl World {
             metrics: metrics.clone(),
         };
         let (published, seen) = watch::channel(Arc::new(nothing(&pools, clock.now())));
-        let asked = Readiness {
-            docker: Some(Ok(())),
-            github: Some(Ok(Preflight::default())),
-            stopping: false,
-        };
-        let (ready, readiness) = watch::channel(asked);
+        let (ready, readiness) = watch::channel(asked());
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let (leadership, leads) = watch::channel(None);
         let (observed, observed_seen) = watch::channel(0);
-        let lead = Lead {
-            store: store.clone(),
-            github: github.clone(),
-            clock: clock.clone(),
-            cluster: ClusterMark::derive(MARK),
-            pools: pools.clone(),
-            policy: Policy::default(),
-            ledger: ledger.clone(),
-            leadership: leads,
-            published,
-            observed: observed_seen,
-            reread: watch::Sender::new(0),
-            metrics: metrics.clone(),
-            tracker: TaskTracker::new(),
-            cleaning: Arc::new(Semaphore::new(1)),
-        };
+        let inputs = (leads, observed_seen, published);
+        let lead = lead_loop(&edges, pools.clone(), ledger.clone(), inputs);
         let replica = ReplicaId(Uuid::now_v7());
         let handle = Handle {
             replica,
@@ -467,6 +448,41 @@ fn record(replica: ReplicaId, host: HostId, at: Timestamp) -> HostRecord {
         images: [IMAGE.to_owned()].into(),
         runners: BTreeMap::new(),
         refused: BTreeMap::new(),
+    }
+}
+
+/// The first attempt at everything has ended well.
+fn asked() -> Readiness {
+    Readiness { docker: Some(Ok(())), github: Some(Ok(Preflight::default())), stopping: false }
+}
+
+type Inputs = (
+    watch::Receiver<Option<election::Leadership>>,
+    watch::Receiver<u64>,
+    watch::Sender<Arc<Published>>,
+);
+
+fn lead_loop(
+    edges: &Edges,
+    pools: BTreeMap<PoolName, Pool>,
+    ledger: Arc<Mutex<Ledger>>,
+    (leadership, observed, published): Inputs,
+) -> Lead {
+    Lead {
+        store: edges.store.clone(),
+        github: edges.github.clone(),
+        clock: edges.clock.clone(),
+        cluster: ClusterMark::derive(MARK),
+        pools,
+        policy: Policy::default(),
+        ledger,
+        leadership,
+        published,
+        observed,
+        reread: watch::Sender::new(0),
+        metrics: edges.metrics.clone(),
+        tracker: TaskTracker::new(),
+        cleaning: Arc::new(Semaphore::new(1)),
     }
 }
 
