@@ -153,6 +153,11 @@ async fn while_the_store_is_away_what_was_known_is_shown_as_stale() {
     let now = first.now();
     let runner = first.runner(1, listening(now)).await;
     second.settled(|p| p.view.hosts.values().any(|host| !host.runners.is_empty())).await;
+    let before = second.get("/api/v1/replicas").await.json;
+    assert_eq!(
+        (&before["stale"], before["replicas"].as_array().unwrap().len()),
+        (&json!(false), 2)
+    );
     second.store.goes_away();
     for path in READS {
         let answer = second.get(path).await;
