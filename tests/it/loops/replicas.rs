@@ -14,6 +14,7 @@ use runner_orchestrator::fleet::intent::{Intent, Wish};
 use runner_orchestrator::fleet::policy::Policy;
 use runner_orchestrator::fleet::pool::Pool;
 use runner_orchestrator::github::{Credentials, GitHubSettings, RestGitHub};
+use runner_orchestrator::loops::announce::Peers;
 use runner_orchestrator::loops::host::Shutdown;
 use runner_orchestrator::loops::host::standing::Standing;
 use runner_orchestrator::sim::docker::{ModelDocker, ModelSettings};
@@ -130,6 +131,7 @@ impl Cluster {
                 host_max_runners: 100,
                 shutdown: Shutdown { drain: false, timeout: Duration::from_secs(60) },
                 policy: Policy::default(),
+                peers: Peers::default(),
             },
         );
         let (handle, stop) = (app.handle(), CancellationToken::new());
