@@ -1,11 +1,26 @@
 //! The fourth seam: what time it is.
 
+use uuid::Uuid;
+
 use crate::fleet::time::Timestamp;
 
 /// Tells the shared wall-clock time. Deadlines inside one process use
 /// `tokio::time::Instant` instead, which a test can pause.
+///
+/// It also makes the ids that are unique by time and chance, so that a simulation with a
+/// clock of its own repeats them.
 pub trait Clock: Send + Sync + std::fmt::Debug {
     fn now(&self) -> Timestamp;
+
+    /// An id nobody else makes, ordered by time from its head on.
+    fn ordered_id(&self) -> Uuid {
+        Uuid::now_v7()
+    }
+
+    /// An id nobody else makes, random from its head on.
+    fn random_id(&self) -> Uuid {
+        Uuid::new_v4()
+    }
 }
 
 /// The machine's clock, kept steady: read once, then advanced by tokio's monotonic

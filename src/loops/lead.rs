@@ -9,7 +9,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use uuid::Uuid;
 
 use super::{Pace, Wake};
 use crate::clock::Clock;
@@ -106,7 +105,7 @@ impl Lead {
             return;
         };
         let view = self.view(snapshot, now);
-        let mut fresh = || RunnerId(Uuid::now_v7());
+        let mut fresh = || RunnerId(self.clock.ordered_id());
         let decided = plan(&view, &self.policy, &mut fresh, now);
         let term = leadership.term();
         let revision = view.operator.revision + 1;

@@ -96,9 +96,19 @@ impl MemoryStore {
     /// An empty store.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self::build(clock, false)
+    }
+
+    /// A store that several replicas of one process share, as a simulation has it.
+    #[must_use]
+    pub fn shared(clock: Arc<dyn Clock>) -> Self {
+        Self::build(clock, true)
+    }
+
+    fn build(clock: Arc<dyn Clock>, shared: bool) -> Self {
         let health = StoreHealth {
             kind: "memory",
-            shared: false,
+            shared,
             reachable: Some(Ok(())),
             warnings: Vec::new(),
         };
