@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::io::AsyncWrite;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// A step of the product's work at which a process may die.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -37,9 +37,45 @@ enum State {
 /// The writing end of a container's standard input, as far as it is still held.
 pub(super) type Feed = Mutex<Option<Pin<Box<dyn AsyncWrite + Send>>>>;
 
+/// A value that many wait for. Unlike tokio's watch channel it wakes them in the order in
+/// which they came, so that a seed is one run.
+#[derive(Debug)]
+pub(super) struct Signal<T> {
+    value: Mutex<T>,
+    changed: Notify,
+}
+
+impl<T: Copy + PartialEq> Signal<T> {
+    pub(super) fn new(value: T) -> Self {
+        Self { value: Mutex::new(value), changed: Notify::new() }
+    }
+
+    pub(super) fn get(&self) -> T {
+        *lock(&self.value)
+    }
+
+    pub(super) fn set(&self, value: T) {
+        *lock(&self.value) = value;
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until it has this value.
+    pub(super) async fn until(&self, value: T) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // Before looking, so that a change right after the look wakes us.
+            changed.as_mut().enable();
+            if self.get() == value {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Gate {
-    state: watch::Sender<State>,
+    state: Signal<State>,
     fatal: Mutex<Option<(Point, Moment)>>,
     /// A dying process's connections close.
     feeds: Mutex<Vec<Weak<Feed>>>,
@@ -48,7 +84,7 @@ pub(super) struct Gate {
 impl Gate {
     pub(super) fn new() -> Self {
         Self {
-            state: watch::Sender::new(State::Open),
+            state: Signal::new(State::Open),
             fatal: Mutex::default(),
             feeds: Mutex::default(),
         }
@@ -56,12 +92,9 @@ impl Gate {
 
     /// Waits while the process is stopped; for ever once it is dead.
     pub(super) async fn pass(&self) {
-        if *self.state.borrow() == State::Open {
-            return;
+        if self.state.get() != State::Open {
+            self.state.until(State::Open).await;
         }
-        let mut state = self.state.subscribe();
-        // Its sender lives as long as this gate, so the wait only ends by opening.
-        let _ = state.wait_for(|state| *state == State::Open).await;
     }
 
     /// Passes at a named step, unless the process is to die there.
@@ -80,23 +113,19 @@ impl Gate {
     }
 
     pub(super) fn stop(&self) {
-        self.state.send_if_modified(|state| {
-            let opened = *state == State::Open;
-            *state = if opened { State::Shut } else { *state };
-            opened
-        });
+        if self.state.get() == State::Open {
+            self.state.set(State::Shut);
+        }
     }
 
     pub(super) fn go_on(&self) {
-        self.state.send_if_modified(|state| {
-            let shut = *state == State::Shut;
-            *state = if shut { State::Open } else { *state };
-            shut
-        });
+        if self.state.get() == State::Shut {
+            self.state.set(State::Open);
+        }
     }
 
     pub(super) fn kill(&self) {
-        self.state.send_replace(State::Dead);
+        self.state.set(State::Dead);
         for feed in lock(&self.feeds).drain(..) {
             if let Some(feed) = feed.upgrade() {
                 lock(&feed).take();
@@ -105,11 +134,11 @@ impl Gate {
     }
 
     pub(super) fn is_dead(&self) -> bool {
-        *self.state.borrow() == State::Dead
+        self.state.get() == State::Dead
     }
 
     pub(super) fn is_open(&self) -> bool {
-        *self.state.borrow() == State::Open
+        self.state.get() == State::Open
     }
 
     /// Closes this input when the process dies.

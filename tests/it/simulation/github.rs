@@ -13,13 +13,12 @@ use runner_orchestrator::github::{
     Registration, RegistrationReading, Repository, RestGitHub,
 };
 use runner_orchestrator::sim::random::Random;
-use tokio::sync::watch;
 
-use super::gate::{Gate, Moment, Point, lock};
+use super::gate::{Gate, Moment, Point, Signal, lock};
 use super::witness::Witness;
 
 /// The network between a host and GitHub; `true` while it carries.
-pub(super) type Uplink = watch::Sender<bool>;
+pub(super) type Uplink = Signal<bool>;
 
 /// GitHub as one process reaches it.
 #[derive(Debug)]
@@ -39,7 +38,7 @@ impl GatedGitHub {
     ) -> Result<T, GitHubError> {
         self.gate.pass().await;
         self.lag().await;
-        let answer = if *self.uplink.borrow() {
+        let answer = if self.uplink.get() {
             call.await
         } else {
             tokio::time::sleep(Duration::from_secs(15)).await;

@@ -143,7 +143,7 @@ impl Run {
         for (daemon, uplink) in self.world.daemons.iter().zip(&self.world.uplinks) {
             daemon.clear_faults();
             daemon.set_reachable(true);
-            uplink.send_replace(true);
+            uplink.set(true);
         }
         self.world.witness.outage(false);
     }
@@ -260,7 +260,7 @@ impl Run {
             }
             Fault::DaemonAway(daemon) => world.daemons[daemon].set_reachable(false),
             Fault::HostLost(daemon) => {
-                world.uplinks[daemon].send_replace(false);
+                world.uplinks[daemon].set(false);
                 self.invariants.cut_off(&self.world, daemon);
                 for replica in &self.world.replicas {
                     if replica.daemon == daemon {
@@ -324,7 +324,7 @@ impl Run {
             Fault::Docker(daemon, ..) => world.daemons[daemon].clear_faults(),
             Fault::DaemonAway(daemon) => world.daemons[daemon].set_reachable(true),
             Fault::HostLost(daemon) => {
-                world.uplinks[daemon].send_replace(true);
+                world.uplinks[daemon].set(true);
                 for replica in world.replicas.iter().filter(|r| r.daemon == daemon) {
                     replica.link.set(None);
                 }

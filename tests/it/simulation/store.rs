@@ -114,7 +114,8 @@ pub(super) struct FaultyStore {
     gate: Arc<Gate>,
     witness: Arc<Witness>,
     replica: usize,
-    topics: [watch::Sender<u64>; Topic::ALL.len()],
+    /// One channel for each listener: a shared one would wake them in random order.
+    listeners: Mutex<Vec<(Topic, watch::Sender<u64>)>>,
 }
 
 impl FaultyStore {
@@ -125,26 +126,34 @@ impl FaultyStore {
         witness: Arc<Witness>,
         replica: usize,
     ) -> Self {
-        let topics = std::array::from_fn(|_| watch::Sender::new(0));
-        Self { inner, link, gate, witness, replica, topics }
+        Self { inner, link, gate, witness, replica, listeners: Mutex::default() }
     }
 
-    /// Passes the store's hints on while the way is well; a hint that is lost is lost.
+    /// Passes the store's hints on while the way is well; a hint that is lost is lost. Each
+    /// replica hears them at a millisecond of its own, in an order that a seed repeats.
     pub(super) fn hints(self: &Arc<Self>) -> JoinSet<()> {
         let mut hints = JoinSet::new();
         for topic in Topic::ALL {
             let store = Arc::clone(self);
             let mut changes = self.inner.changes(topic);
             hints.spawn(async move {
+                let way = Duration::from_millis(1 + store.replica as u64);
                 while changes.changed().await.is_ok() {
+                    tokio::time::sleep(way).await;
                     if store.link.is_well() {
                         store.gate.pass().await;
-                        store.topics[topic as usize].send_modify(|count| *count += 1);
+                        store.hint(topic);
                     }
                 }
             });
         }
         hints
+    }
+
+    fn hint(&self, topic: Topic) {
+        for (_, listener) in lock(&self.listeners).iter().filter(|(of, _)| *of == topic) {
+            listener.send_modify(|count| *count += 1);
+        }
     }
 
     async fn call<T: Send + 'static>(
@@ -345,7 +354,9 @@ impl Store for FaultyStore {
     }
 
     fn changes(&self, topic: Topic) -> watch::Receiver<u64> {
-        self.topics[topic as usize].subscribe()
+        let (listener, changes) = watch::channel(0);
+        lock(&self.listeners).push((topic, listener));
+        changes
     }
 
     fn health(&self) -> watch::Receiver<StoreHealth> {

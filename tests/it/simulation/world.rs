@@ -24,7 +24,6 @@ use runner_orchestrator::sim::program::ListenerProgram;
 use runner_orchestrator::sim::random::Random;
 use runner_orchestrator::store::memory::MemoryStore;
 use runner_orchestrator::telemetry::metrics::Metrics;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -134,13 +133,13 @@ impl World {
 
     /// A daemon with a stranger's container on it.
     async fn add_daemon(&mut self) {
-        let uplink = Arc::new(watch::Sender::new(true));
+        let uplink = Arc::new(Uplink::new(true));
         let cut = uplink.clone();
         let router = self.github.router().layer(from_fn(move |request: Request, next: Next| {
-            let mut carries = cut.subscribe();
+            let uplink = cut.clone();
             async move {
                 tokio::select! { biased;
-                    _ = carries.wait_for(|carries| !carries) => {
+                    () = uplink.until(false) => {
                         StatusCode::SERVICE_UNAVAILABLE.into_response()
                     }
                     answer = next.run(request) => answer,
