@@ -16,6 +16,7 @@ mod it {
     mod properties;
     mod scenarios;
     mod sim_github;
+    mod simulation;
     pub(crate) mod support;
     mod telemetry;
 }

@@ -6,7 +6,6 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use uuid::Uuid;
 
 use super::{Event, Host};
 use crate::docker::{ContainerState, DockerError};
@@ -27,7 +26,7 @@ pub async fn identify(host: &Host, cancel: &CancellationToken) -> Option<HostId>
 /// Leaves this boot's marker on the daemon: from now on older agents of this host know
 /// that they are none any more.
 pub async fn take_over(host: &Host, agency: &Agency, cancel: &CancellationToken) -> Option<BootId> {
-    let boot = BootId(Uuid::now_v7());
+    let boot = BootId(host.clock.ordered_id());
     let id = agency.host();
     persistently(host, cancel, || host.docker.write_marker(&host.cluster, id, boot)).await?;
     info!(host.id = %id, boot = %boot, term = %agency.term(), "serving this docker host");
@@ -71,7 +70,7 @@ async fn try_identify(host: &Host) -> Result<HostId, DockerError> {
     // An identity whose volume was pruned is found again on the containers that carry it.
     let containers = host.docker.containers(&host.cluster).await?;
     let fresh =
-        containers.first().map_or_else(|| HostId(Uuid::new_v4()), |found| found.labels.host);
+        containers.first().map_or_else(|| HostId(host.clock.random_id()), |c| c.labels.host);
     host.docker.claim_identity(&host.cluster, fresh).await
 }
 
