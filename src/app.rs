@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::docker::{Docker, Pulls};
-use crate::election;
+use crate::election::{self, Vitals};
 use crate::fleet::budget::Budget;
 use crate::fleet::id::{ClusterMark, HostId, PoolName, ReplicaId};
 use crate::fleet::intent::Operator;
@@ -23,19 +23,18 @@ use crate::fleet::policy::Policy;
 use crate::fleet::pool::Pool;
 use crate::fleet::view::View;
 use crate::github::{GitHub, Preflight};
+use crate::loops::host::standing::Standing;
 use crate::loops::host::{Host, Shutdown};
-use crate::loops::lead::{Lead, Published};
+use crate::loops::lead::{Lead, Listeners, Published};
 use crate::loops::observe::Observe;
 use crate::store::Store;
 use crate::telemetry::chain;
 use crate::telemetry::metrics::Metrics;
 
+mod preflight;
+
 /// A daemon that is away at start is asked again this often.
 const IDENTITY_RETRY: Duration = Duration::from_secs(2);
-/// GitHub's permissions are checked again this often until each has an answer.
-const PREFLIGHT_RETRY: Duration = Duration::from_secs(15);
-/// And this often while something is refused.
-const REFUSED_RETRY: Duration = Duration::from_secs(60);
 /// Tasks that follow runners end with their streams; what has not by then is dropped.
 const TASKS_GRACE: Duration = Duration::from_secs(2);
 
@@ -78,8 +77,16 @@ pub struct Handle {
     pub published: watch::Receiver<Arc<Published>>,
     pub readiness: watch::Receiver<Readiness>,
     pub pulls: watch::Receiver<Pulls>,
+    pub standing: watch::Receiver<Standing>,
     pub settings: Arc<Settings>,
     pub edges: Edges,
+    /// Whether the tasks that leading depends on are alive, for `/livez`.
+    pub lease_alive: Vitals,
+    /// Who is told of every turn of this replica's lead loop while it leads.
+    pub listeners: Listeners,
+    /// This machine's wall clock less the store's time, in milliseconds; `None` while the
+    /// store is not shared, or was not asked yet.
+    pub clock_difference_ms: watch::Receiver<Option<i64>>,
 }
 
 /// The loops, running.
@@ -109,23 +116,31 @@ impl App {
         let (published, seen) = watch::channel(Arc::new(nothing_yet(&edges, &settings)));
         let (ready, readiness) = watch::channel(Readiness::default());
         let (pulls, pulls_seen) = watch::channel(Pulls::new());
+        let (standing, standing_seen) = watch::channel(Standing::default());
+        let (clock_difference_ms, difference_seen) = watch::channel(None);
         let handle = Handle {
             replica,
             published: seen,
             readiness,
             pulls: pulls_seen,
+            standing: standing_seen,
             settings: settings.clone(),
             edges: edges.clone(),
+            lease_alive: Vitals::default(),
+            listeners: Listeners::default(),
+            clock_difference_ms: difference_seen,
         };
+        let outlets =
+            Outlets { ready: ready.clone(), published, pulls, standing, clock_difference_ms };
         let mut app = Self {
             handle,
             work: JoinSet::new(),
             tracker: TaskTracker::new(),
             stop_host: CancellationToken::new(),
             stop_rest: CancellationToken::new(),
-            ready: ready.clone(),
+            ready,
         };
-        app.spawn_all(edges, settings, replica, ready, published, pulls);
+        app.spawn_all(edges, outlets);
         app
     }
 
@@ -163,27 +178,20 @@ impl App {
         Ok(())
     }
 
-    fn spawn_all(
-        &mut self,
-        edges: Edges,
-        settings: Arc<Settings>,
-        replica: ReplicaId,
-        ready: watch::Sender<Readiness>,
-        published: watch::Sender<Arc<Published>>,
-        pulls: watch::Sender<Pulls>,
-    ) {
+    fn spawn_all(&mut self, edges: Edges, outlets: Outlets) {
+        let Handle { replica, settings, lease_alive, listeners, .. } = self.handle.clone();
         let (leadership, leads) = watch::channel(None);
-        let store = edges.store.clone();
+        let (store, vitals) = (edges.store.clone(), lease_alive.clone());
         let stop = self.stop_rest.clone();
         self.work.spawn(async move {
-            election::lead(store, replica, leadership, stop).await;
+            election::lead(store, replica, leadership, vitals, stop).await;
             "election"
         });
         let (github, stop) = (edges.github.clone(), self.stop_rest.clone());
         let scopes: Vec<_> = settings.pools.values().map(|pool| pool.scope.clone()).collect();
-        let preflight_ready = ready.clone();
+        let preflight_ready = outlets.ready.clone();
         self.tracker.spawn(async move {
-            preflight(github, scopes, preflight_ready, stop).await;
+            preflight::run(github, scopes, preflight_ready, stop).await;
         });
 
         let loops = Loops {
@@ -192,14 +200,24 @@ impl App {
             replica,
             tracker: self.tracker.clone(),
             leads,
-            published,
-            pulls,
+            vitals: lease_alive,
+            listeners,
+            outlets,
             stop_host: self.stop_host.clone(),
             stop_rest: self.stop_rest.clone(),
         };
         // The cluster's mark may need Docker's answer, and everything needs the mark.
-        self.work.spawn(async move { loops.run(ready).await });
+        self.work.spawn(loops.run());
     }
+}
+
+/// What the loops tell the rest of the process through.
+struct Outlets {
+    ready: watch::Sender<Readiness>,
+    published: watch::Sender<Arc<Published>>,
+    pulls: watch::Sender<Pulls>,
+    standing: watch::Sender<Standing>,
+    clock_difference_ms: watch::Sender<Option<i64>>,
 }
 
 /// The three loops, once the cluster's mark is known.
@@ -209,16 +227,17 @@ struct Loops {
     replica: ReplicaId,
     tracker: TaskTracker,
     leads: watch::Receiver<Option<election::Leadership>>,
-    published: watch::Sender<Arc<Published>>,
-    pulls: watch::Sender<Pulls>,
+    vitals: Vitals,
+    listeners: Listeners,
+    outlets: Outlets,
     stop_host: CancellationToken,
     stop_rest: CancellationToken,
 }
 
 impl Loops {
     /// Ends with the host loop; the other two end with `stop_rest`.
-    async fn run(self, ready: watch::Sender<Readiness>) -> &'static str {
-        let Some(cluster) = self.mark(&ready).await else { return "host" };
+    async fn run(self) -> &'static str {
+        let Some(cluster) = self.mark().await else { return "host" };
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let (observed, observed_seen) = watch::channel(0);
         let (reread, reread_seen) = watch::channel(0);
@@ -231,12 +250,14 @@ impl Loops {
             policy: self.settings.policy.clone(),
             ledger: ledger.clone(),
             leadership: self.leads.clone(),
-            published: self.published,
+            published: self.outlets.published,
             observed: observed_seen,
             reread,
             metrics: self.edges.metrics.clone(),
             tracker: self.tracker.clone(),
             cleaning: Arc::new(Semaphore::new(1)),
+            vitals: self.vitals,
+            listeners: self.listeners,
         };
         let pools = Arc::new(self.settings.pools.clone());
         let observe = Observe {
@@ -266,7 +287,8 @@ impl Loops {
             pools,
             max_runners: self.settings.host_max_runners,
             shutdown: self.settings.shutdown,
-            pulls: self.pulls,
+            pulls: self.outlets.pulls,
+            standing: self.outlets.standing,
         };
         // Leading and observing go on while the host loop drains. One that ends before it
         // was told to ends the process, as the host loop does.
@@ -290,7 +312,8 @@ impl Loops {
 
     /// The cluster's mark: from its name, or else from this host's identity, so that two
     /// installations that nobody named never sweep each other.
-    async fn mark(&self, ready: &watch::Sender<Readiness>) -> Option<ClusterMark> {
+    async fn mark(&self) -> Option<ClusterMark> {
+        let ready = &self.outlets.ready;
         if let Some(name) = &self.settings.cluster_name {
             let docker = self.edges.docker.daemon().await.map(|_| ()).map_err(|e| chain(&e));
             ready.send_modify(|ready| ready.docker = Some(docker));
@@ -315,38 +338,6 @@ impl Loops {
                 () = self.stop_host.cancelled() => return None,
                 () = tokio::time::sleep(IDENTITY_RETRY) => (),
             }
-        }
-    }
-}
-
-/// Checks token, scopes and permissions until GitHub has answered.
-async fn preflight(
-    github: Arc<dyn GitHub>,
-    scopes: Vec<crate::fleet::pool::Scope>,
-    ready: watch::Sender<Readiness>,
-    stop: CancellationToken,
-) {
-    loop {
-        let found = github.preflight(&scopes).await;
-        let unreachable = found.unreachable();
-        for line in found.problems() {
-            warn!(problem = line, "github check");
-        }
-        let result = match unreachable {
-            Some(why) => Err(why),
-            None => Ok(found),
-        };
-        let wait = match &result {
-            Ok(found) if found.problems().is_empty() => None,
-            // Somebody may be mending the token's rights just now.
-            Ok(_) => Some(REFUSED_RETRY),
-            Err(_) => Some(PREFLIGHT_RETRY),
-        };
-        ready.send_modify(|ready| ready.github = Some(result));
-        let Some(wait) = wait else { return };
-        tokio::select! { biased;
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(wait) => (),
         }
     }
 }

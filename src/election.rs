@@ -28,6 +28,10 @@ const DEAF_PAUSE: Duration = Duration::from_millis(100);
 /// ask at once.
 const SPREAD: Duration = Duration::from_millis(250);
 
+/// A task that has shown no sign of life for this long is stuck: a turn of the lead loop
+/// takes milliseconds, and seconds where the store is slow.
+pub const STUCK_AFTER: Duration = Duration::from_secs(10);
+
 /// The right to decide. Only this module makes one; the store checks its term again.
 #[derive(Clone, Debug)]
 pub struct Leadership(Hold);
@@ -100,14 +104,16 @@ impl Agency {
 }
 
 /// Keeps trying to lead until cancelled, and tells through `leadership` whether this
-/// replica does. Gives the lease up on the way out.
+/// replica does. Gives the lease up on the way out, and as soon as the loop that would do
+/// the leader's work is stuck: a leader that does nothing is worse than none.
 pub async fn lead(
     store: Arc<dyn Store>,
     replica: ReplicaId,
     leadership: watch::Sender<Option<Leadership>>,
+    vitals: Vitals,
     cancel: CancellationToken,
 ) {
-    let campaign = Campaign { store, replica, lease: LeaseKey::Leader };
+    let campaign = Campaign { store, replica, lease: LeaseKey::Leader, vitals: Some(vitals) };
     let tell = |hold: Option<Hold>| {
         leadership.send_replace(hold.map(Leadership));
     };
@@ -123,11 +129,50 @@ pub async fn serve(
     agency: watch::Sender<Option<Agency>>,
     cancel: CancellationToken,
 ) {
-    let campaign = Campaign { store, replica, lease: LeaseKey::Agent(host) };
+    let campaign = Campaign { store, replica, lease: LeaseKey::Agent(host), vitals: None };
     let tell = |hold: Option<Hold>| {
         agency.send_replace(hold.map(|hold| Agency { host, hold }));
     };
     campaign.run(tell, cancel).await;
+}
+
+/// Signs of life of the two tasks that leading depends on: the one that keeps the lease,
+/// and the loop that does the leader's work. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Vitals(Arc<Signs>);
+
+#[derive(Debug, Default)]
+struct Signs {
+    lease: watch::Sender<Option<Instant>>,
+    work: watch::Sender<Option<Instant>>,
+}
+
+impl Vitals {
+    /// The leader's loop has got on with its work.
+    pub fn beat(&self) {
+        self.0.work.send_replace(Some(Instant::now()));
+    }
+
+    /// What is stuck, for `/livez`. A task that has not begun yet is not.
+    ///
+    /// # Errors
+    /// The stuck task in words.
+    pub fn check(&self) -> Result<(), String> {
+        let stuck = |last: Option<Instant>| {
+            last.map(|at| at.elapsed()).filter(|silence| *silence > STUCK_AFTER)
+        };
+        if let Some(silence) = stuck(*self.0.lease.borrow()) {
+            return Err(format!("the lease task has not turned for {} s", silence.as_secs()));
+        }
+        if let Some(silence) = stuck(*self.0.work.borrow()) {
+            return Err(format!("the lead loop has not turned for {} s", silence.as_secs()));
+        }
+        Ok(())
+    }
+
+    fn work_turns(&self) -> bool {
+        self.0.work.borrow().is_some_and(|at| at.elapsed() <= STUCK_AFTER)
+    }
 }
 
 /// One replica's standing for one lease.
@@ -135,6 +180,8 @@ struct Campaign {
     store: Arc<dyn Store>,
     replica: ReplicaId,
     lease: LeaseKey,
+    /// Whose work the lease stands for; without, it is kept as long as this task lives.
+    vitals: Option<Vitals>,
 }
 
 /// What a turn of the campaign came to.
@@ -159,16 +206,47 @@ impl Campaign {
                 () = cancel.cancelled() => break,
                 () = tokio::time::sleep_until(again) => (),
                 Ok(()) = leases.changed(), if waits => (),
+                () = self.work_begins(), if waits => (),
             }
-            let turn = self.turn(hold, &mut seen, heard).await;
-            (hold, again, heard) = (turn.hold, turn.again, turn.heard);
-            tell(hold);
+            self.beat();
+            if self.work_turns() {
+                let turn = self.turn(hold, &mut seen, heard).await;
+                (hold, again, heard) = (turn.hold, turn.again, turn.heard);
+                tell(hold);
+            } else {
+                tell(None);
+                self.resign(hold.take()).await;
+                again = Instant::now() + ASK_EVERY;
+            }
         }
         tell(None);
+        self.resign(hold).await;
+    }
+
+    async fn resign(&self, hold: Option<Hold>) {
         if let Some(hold) = hold
             && let Err(error) = self.store.release(self.lease, self.replica, hold.term).await
         {
             warn!(error = %error, lease = ?self.lease, "could not release a lease");
+        }
+    }
+
+    fn beat(&self) {
+        if let Some(vitals) = &self.vitals {
+            vitals.0.lease.send_replace(Some(Instant::now()));
+        }
+    }
+
+    fn work_turns(&self) -> bool {
+        self.vitals.as_ref().is_none_or(Vitals::work_turns)
+    }
+
+    /// Ends when the loop that does the work has made its very first turn.
+    async fn work_begins(&self) {
+        let Some(vitals) = &self.vitals else { return std::future::pending().await };
+        let mut work = vitals.0.work.subscribe();
+        if work.borrow_and_update().is_some() || work.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 

@@ -7,6 +7,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::election::Leadership;
+use crate::fleet::id::Term;
+
 pub mod host;
 pub mod lead;
 pub mod observe;
@@ -64,6 +67,17 @@ impl Pace {
         }
         self.last = Some(Instant::now());
         wake
+    }
+}
+
+/// Ends when leadership is of another term than `known`, or is gone.
+pub(crate) async fn another_term(
+    leadership: &mut watch::Receiver<Option<Leadership>>,
+    known: Option<Term>,
+) {
+    let is_another = |held: &Option<Leadership>| held.as_ref().map(Leadership::term) != known;
+    if leadership.wait_for(is_another).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -1,8 +1,7 @@
 //! What was decided lately, and why: `GET /api/v1/decisions`.
 //!
-//! A [`Recorder`] keeps the newest decisions of this replica's lead loop. They are read
-//! off what the loop publishes; a `watch` channel keeps only the newest value, so a turn
-//! may be missed when two follow within microseconds. Logs and metrics miss nothing.
+//! A [`Recorder`] keeps the newest decisions of this replica's lead loop, which tells it of
+//! every turn: none is missed, and none of another leader is taken for one of ours.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,8 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 
 use super::ApiState;
@@ -24,7 +21,7 @@ use crate::fleet::id::{HostId, IntentId, PoolName, RunnerId};
 use crate::fleet::plan::Plan;
 use crate::fleet::reason::Reason;
 use crate::fleet::time::Timestamp;
-use crate::loops::lead::Published;
+use crate::loops::lead::{Listeners, Published};
 
 /// Decisions kept: some minutes of a busy fleet, about 200 KB.
 pub const DECISIONS_KEPT: usize = 500;
@@ -221,20 +218,9 @@ fn told(published: &Published, term: u64) -> Vec<Decision> {
     placed.chain(retired).chain(released).chain(deregistered).chain(answered).collect()
 }
 
-/// Records what the lead loop publishes until cancelled or the loop is gone.
-pub async fn record(
-    mut published: watch::Receiver<Arc<Published>>,
-    recorder: Recorder,
-    cancel: CancellationToken,
-) {
-    loop {
-        tokio::select! { biased;
-            () = cancel.cancelled() => return,
-            changed = published.changed() => if changed.is_err() { return },
-        }
-        let newest = published.borrow_and_update().clone();
-        recorder.record(&newest);
-    }
+/// Records every turn that the lead loop tells of.
+pub fn record(listeners: &Listeners, recorder: Recorder) {
+    listeners.add(move |turn| recorder.record(turn));
 }
 
 /// Which decisions.

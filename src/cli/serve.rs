@@ -88,9 +88,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }));
     let stop_api = CancellationToken::new();
     let recorder = state.recorder();
-    let decisions = api::decisions::record(app.handle().published, recorder, stop_api.clone());
+    api::decisions::record(&app.handle().listeners, recorder);
     let mut beside = JoinSet::new();
-    beside.spawn(decisions);
     let served = api::serve(listener, api::router(state), stop_api.clone());
     beside.spawn(async move {
         if let Err(error) = served.await {

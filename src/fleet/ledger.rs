@@ -1,7 +1,7 @@
 //! What the leader remembers between turns: evidence that no single snapshot holds.
 //!
-//! All of it can be rebuilt: a new leader starts with an empty ledger, reads GitHub and
-//! the hosts, and only then removes anything.
+//! All of it can be rebuilt: every term starts with an empty ledger, also that of a replica
+//! which has led before; it reads GitHub and the hosts, and only then removes anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::demand::DemandBook;
 use super::host::{HostRecord, Liveness};
-use super::id::{BootId, HostId, IntentId, PoolName, RunnerId, RunnerName};
+use super::id::{BootId, HostId, IntentId, PoolName, RunnerId, RunnerName, Term};
 use super::intent::Operator;
 use super::policy::Policy;
 use super::pool::Pool;
 use super::reason::Reason;
+use super::rebuild::Rebuilding;
+use super::refusals::Refusals;
 use super::registration::{RegistrationBook, ScopeReading};
 use super::runner::{Failure, RunnerPhase, RunnerRecord};
 use super::time::Timestamp;
@@ -23,6 +25,9 @@ use super::time::Timestamp;
 /// The leader's memory.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Ledger {
+    /// The term it belongs to; what was learnt in another one is not taken in.
+    #[serde(default)]
+    pub term: Option<Term>,
     pub demand: DemandBook,
     pub registrations: RegistrationBook,
     /// Names that ended, and when: a stale list must not revive them.
@@ -36,6 +41,15 @@ pub struct Ledger {
     /// the store: a lost record is no proof that the containers are gone.
     #[serde(skip)]
     pub remembered: BTreeMap<HostId, Arc<HostRecord>>,
+    /// Hosts that must report before anything is decided, after the store lost its state.
+    #[serde(default)]
+    pub rebuilding: Option<Rebuilding>,
+    /// What hosts have handed back lately.
+    #[serde(default)]
+    pub refusals: Refusals,
+    /// Since when this leader sees hosts being drained.
+    #[serde(default)]
+    pub draining_since: BTreeMap<HostId, Timestamp>,
     /// When this leader took its first look: a host it never heard of is given the time
     /// to report before it is called lost.
     began_at: Option<Timestamp>,
@@ -66,6 +80,10 @@ pub struct Heard {
     pub boot: BootId,
     pub seq: u64,
     pub at: Timestamp,
+    /// It was old already when this leader first saw it: nothing is assigned to its host
+    /// before the next one, and the host still has its full time to send it.
+    #[serde(default)]
+    pub stale: bool,
 }
 
 /// Stops a pool whose runners fail one after the other.
@@ -109,6 +127,30 @@ impl Breaker {
 }
 
 impl Ledger {
+    /// Begins a term, if it is another one: with nothing but the counts. Whether it is.
+    pub fn begin_term(&mut self, term: Term) -> bool {
+        if self.term == Some(term) {
+            return false;
+        }
+        let totals = std::mem::take(&mut self.totals);
+        *self = Self { term: Some(term), totals, ..Self::default() };
+        true
+    }
+
+    /// Takes off every host's silence a time in which this leader itself could not work
+    /// with the store: no host is to blame for it.
+    pub fn excuse(&mut self, away: Duration, now: Timestamp) {
+        for heard in self.heard.values_mut() {
+            heard.at = (heard.at + away).min(now);
+        }
+        self.began_at = self.began_at.map(|at| (at + away).min(now));
+    }
+
+    /// Gives every host a full period anew, because the store has lost its state.
+    pub fn hear_anew(&mut self, now: Timestamp) {
+        self.excuse(Duration::from_millis(u64::MAX), now);
+    }
+
     /// Takes in the hosts' newest reports: who took a job, who ended, who is alive.
     pub fn absorb_hosts(
         &mut self,
@@ -130,6 +172,10 @@ impl Ledger {
             .collect();
         self.running.retain(|id| known.contains(id));
         self.counted.retain(|id| known.contains(id));
+        self.draining_since.retain(|host, _| operator.draining.contains(host));
+        for host in &operator.draining {
+            self.draining_since.entry(*host).or_insert(now);
+        }
         self.ended.retain(|_, at| now.since(*at) <= policy.ended_memory);
         self.retired.retain(|(_, at)| now.since(*at) < policy.brake_window);
     }
@@ -140,7 +186,8 @@ impl Ledger {
         for (host, record) in records {
             let heard = self.heard.get(host);
             if heard.is_none_or(|heard| (heard.boot, heard.seq) != (record.boot, record.seq)) {
-                let heard = Heard { boot: record.boot, seq: record.seq, at: now };
+                let stale = heard.is_none() && now.since(record.at) >= policy.suspect_after;
+                let heard = Heard { boot: record.boot, seq: record.seq, at: now, stale };
                 self.heard.insert(*host, heard);
                 self.remembered.insert(*host, Arc::new(record.clone()));
             }
@@ -281,7 +328,7 @@ impl Ledger {
             return if waited < policy.lost_after { Liveness::Suspect } else { Liveness::Lost };
         };
         match now.since(heard.at) {
-            silence if silence < policy.suspect_after => Liveness::Live,
+            silence if silence < policy.suspect_after && !heard.stale => Liveness::Live,
             silence if silence < policy.lost_after => Liveness::Suspect,
             _ => Liveness::Lost,
         }

@@ -7,6 +7,7 @@
 //! | floor, up, down: how many | [`target`] |
 //! | which host; who gets short room | [`place`] |
 //! | which runner goes, and when none may | [`retire`] |
+//! | hosts being drained | [`drain`] |
 //! | ends, missed deadlines, orphans | [`heal`] |
 //! | what operators asked for | [`wishes`] |
 //! | what is known of this turn, and what forbids a removal | [`turn`] |
@@ -32,6 +33,7 @@ use super::reason::Reason;
 use super::time::Timestamp;
 use super::view::{Count, View};
 
+pub mod drain;
 pub mod heal;
 pub mod place;
 pub mod retire;
@@ -60,8 +62,11 @@ pub struct Plan {
     pub freeze: BTreeMap<HostId, bool>,
     /// The runners of `retire`, for look-up.
     retiring: BTreeSet<RunnerId>,
-    /// How much of each pool's supply `retire` takes away.
+    /// How much of each pool's supply goes, by `retire` or with a draining host.
     leaving: BTreeMap<PoolName, u32>,
+    /// The runners counted in `leaving`.
+    #[serde(default)]
+    written_off: BTreeSet<RunnerId>,
 }
 
 /// A runner to add.
@@ -124,25 +129,27 @@ pub type FreshIds<'a> = &'a mut dyn FnMut() -> RunnerId;
 #[must_use]
 pub fn plan(view: &View, policy: &Policy, fresh: FreshIds<'_>, now: Timestamp) -> Plan {
     let mut roster = view.roster();
-    let release = heal::released(view, &roster, policy, now);
+    // Nothing is taken back or acknowledged by what may be a record of the past.
+    let rebuilding = view.ledger.rebuilding.as_ref();
+    let (release, seen) = match rebuilding {
+        Some(_) => (Vec::new(), BTreeMap::new()),
+        None => (heal::released(view, &roster, policy, now), heal::seen(view)),
+    };
     // What never lived counts no longer: its place is free in this very turn.
     for release in &release {
         roster.runners.remove(&release.runner);
     }
     let turn = Turn::new(view, &roster, policy, now);
-    let mut plan =
-        Plan { pools: decisions(&turn), release, seen: heal::seen(view), ..Plan::default() };
+    let mut plan = Plan { pools: decisions(&turn), release, seen, ..Plan::default() };
     let mut operator = wishes::carried_over(&turn);
     let asked = wishes::settle(&mut plan, &mut operator, &turn);
 
     if operator.frozen_since.is_some() {
-        for decision in plan.pools.values_mut() {
-            decision.not_added.push(Reason::Frozen);
-            decision.kept.push(Reason::Frozen);
-        }
-        // What would be wanted is still worked out, to be shown.
-        drop(target::needs(&mut plan, &turn, &operator, &Asked::default()));
+        hold_everything(&mut plan, &turn, &operator, &Reason::Frozen);
         wishes::refuse(&mut plan, &asked, &Reason::Frozen, now);
+    } else if let Some(rebuilding) = rebuilding {
+        let hosts = u32::try_from(rebuilding.hosts.len()).unwrap_or(u32::MAX);
+        hold_everything(&mut plan, &turn, &operator, &Reason::Rebuilding { hosts });
     } else {
         heal::dead_and_denied(&mut plan, &turn);
         retire::by_operator(&mut plan, &turn, &mut operator, &asked);
@@ -157,6 +164,15 @@ pub fn plan(view: &View, policy: &Policy, fresh: FreshIds<'_>, now: Timestamp) -
         plan.operator = Some(operator);
     }
     plan
+}
+
+/// Neither adds nor removes. What would be wanted is still worked out, to be shown.
+fn hold_everything(plan: &mut Plan, turn: &Turn<'_>, operator: &Operator, reason: &Reason) {
+    for decision in plan.pools.values_mut() {
+        decision.not_added.push(reason.clone());
+        decision.kept.push(reason.clone());
+    }
+    drop(target::needs(plan, turn, operator, &Asked::default()));
 }
 
 fn decisions(turn: &Turn<'_>) -> BTreeMap<PoolName, PoolDecision> {
@@ -263,10 +279,20 @@ impl Plan {
         if !self.retiring.insert(order.runner) {
             return;
         }
-        if turn.is_supply(order.runner) {
-            *self.leaving.entry(order.pool.clone()).or_default() += 1;
-        }
+        self.write_off(order.runner, &order.pool, turn);
         self.retire.push(order);
+    }
+
+    /// Counts a runner as gone, so that what it leaves open is filled in this very turn.
+    fn write_off(&mut self, runner: RunnerId, pool: &PoolName, turn: &Turn<'_>) {
+        if turn.is_supply(runner) && self.written_off.insert(runner) {
+            *self.leaving.entry(pool.clone()).or_default() += 1;
+        }
+    }
+
+    /// Whether a runner goes anyway.
+    fn is_leaving(&self, runner: RunnerId) -> bool {
+        self.retiring.contains(&runner) || self.written_off.contains(&runner)
     }
 
     /// The supply of a pool after what this plan already retires.

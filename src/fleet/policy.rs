@@ -38,8 +38,26 @@ pub struct Policy {
     /// How long a host whose record has vanished is remembered: until GitHub's list has
     /// shown several times what became of its runners.
     pub host_memory: Duration,
+    /// A host that has handed back so many runners of a pool inside the window gets none of
+    /// that pool for as long again.
+    pub refusals_most: usize,
+    pub refusals_window: Duration,
+    /// Idle runners of a draining host wait at most this long for those that replace them.
+    pub drain_patience: Duration,
+    /// Which of the hosts that have room takes a runner.
+    pub placement: Placement,
     /// Orphan registrations deleted in one turn, so that a clean-up never starves mints.
     pub orphan_deletes_per_turn: usize,
+}
+
+/// How runners are laid out over hosts. Running ones never move.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Placement {
+    /// On the host of which the smallest part is used.
+    #[default]
+    Spread,
+    /// On the host of which the largest part is used, so that others stay empty.
+    Binpack,
 }
 
 impl Default for Policy {
@@ -64,6 +82,10 @@ impl Default for Policy {
             suspect_after: Duration::from_secs(15),
             lost_after: Duration::from_secs(45),
             host_memory: Duration::from_secs(600),
+            refusals_most: 3,
+            refusals_window: Duration::from_secs(300),
+            drain_patience: Duration::from_secs(60),
+            placement: Placement::Spread,
             orphan_deletes_per_turn: 10,
         }
     }

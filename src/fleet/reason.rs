@@ -31,6 +31,7 @@ pub enum Reason {
     Paused,
     Frozen,
     GitHubDoesNotAssign { job: JobId },
+    Rebuilding { hosts: u32 },
 
     // Why a runner is removed.
     IdleTooLong { seconds: u64 },
@@ -115,6 +116,7 @@ impl Reason {
             Self::Paused => "paused",
             Self::Frozen => "frozen",
             Self::GitHubDoesNotAssign { .. } => "github_does_not_assign",
+            Self::Rebuilding { .. } => "rebuilding",
             Self::IdleTooLong { .. } => "idle_too_long",
             Self::ManualScaleDown { .. } => "manual_scale_down",
             Self::OperatorDelete { .. } => "operator_delete",
@@ -178,6 +180,9 @@ impl fmt::Display for Reason {
                 "a matching runner has been listening for minutes and GitHub does not give it \
                  job {job}; check the runner group's repository access"
             ),
+            Self::Rebuilding { hosts } => {
+                write!(f, "the store lost what it held; {hosts} hosts have yet to report again")
+            }
             Self::IdleTooLong { seconds } => write!(f, "idle for {seconds} s"),
             Self::StartDeadlineMissed { seconds } => {
                 write!(f, "not listening {seconds} s after its hand-over")
@@ -256,6 +261,7 @@ pub const REASON_CODES: &[&str] = &[
     "paused",
     "frozen",
     "github_does_not_assign",
+    "rebuilding",
     "idle_too_long",
     "manual_scale_down",
     "operator_delete",

@@ -10,16 +10,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::{Pace, Wake};
+use super::{Pace, Wake, another_term};
 use crate::clock::Clock;
-use crate::election::Leadership;
+use crate::election::{Leadership, Vitals};
 use crate::fleet::digest::Digest;
-use crate::fleet::id::{ClusterMark, PoolName, RunnerId};
+use crate::fleet::id::{ClusterMark, PoolName, RunnerId, Term};
 use crate::fleet::intent::Operator;
 use crate::fleet::ledger::Ledger;
 use crate::fleet::plan::{Orphan, Plan, plan};
 use crate::fleet::policy::Policy;
 use crate::fleet::pool::Pool;
+use crate::fleet::rebuild::{Look, StoreMemory};
 use crate::fleet::time::Timestamp;
 use crate::fleet::view::View;
 use crate::github::{Deregistered, GitHub};
@@ -27,7 +28,12 @@ use crate::store::{Commit, Snapshot, Store, StoreError, Topic};
 use crate::telemetry::chain;
 use crate::telemetry::metrics::{LoopName, Metrics, Outcome};
 
+mod absence;
 mod measure;
+mod tell;
+
+use absence::Absence;
+pub use tell::Listeners;
 
 /// Deadlines are judged at least this often when nothing nudges.
 const TURN_EVERY: Duration = Duration::from_secs(1);
@@ -63,6 +69,29 @@ pub struct Lead {
     pub tracker: TaskTracker,
     /// One clean-up of registrations at a time.
     pub cleaning: Arc<Semaphore>,
+    /// Shown by every turn: without it this replica does not lead.
+    pub vitals: Vitals,
+    pub listeners: Listeners,
+}
+
+/// What is kept from turn to turn beside the ledger.
+#[derive(Debug, Default)]
+struct Known {
+    /// The term of the last turn, whether it still held or not.
+    term: Option<Term>,
+    store: StoreMemory,
+    absence: Absence,
+}
+
+/// What became of a plan.
+enum Written {
+    /// Written; `told` unless the other replicas could not be shown this turn.
+    Done {
+        told: bool,
+    },
+    Failed(String),
+    /// Another leader has taken over: what was seen is of no use any more.
+    Superseded,
 }
 
 impl std::fmt::Debug for Lead {
@@ -80,76 +109,160 @@ impl Lead {
             self.store.changes(Topic::Intents),
             self.observed.clone(),
         ];
-        while pace.next(&mut nudges, &cancel).await != Wake::Cancelled {
+        let mut leadership = self.leadership.clone();
+        let mut known = Known::default();
+        loop {
+            let wake = tokio::select! { biased;
+                wake = pace.next(&mut nudges, &cancel) => wake,
+                () = another_term(&mut leadership, known.term) => Wake::Nudge,
+            };
+            if wake == Wake::Cancelled {
+                return;
+            }
             let begun = tokio::time::Instant::now();
-            self.turn().await;
+            self.vitals.beat();
+            self.turn(&mut known).await;
+            self.vitals.beat();
             let now = self.clock.now();
             self.metrics.loop_turn(LoopName::Lead, Outcome::Ok, begun.elapsed(), now);
         }
     }
 
     /// One turn: everything is read anew.
-    async fn turn(&self) {
+    async fn turn(&self, known: &mut Known) {
         let now = self.clock.now();
-        let snapshot = match self.store.snapshot().await {
+        known.term = self.leadership.borrow().as_ref().map(Leadership::term);
+        let mut snapshot = match self.store.snapshot().await {
             Ok(snapshot) => snapshot,
             Err(error) => {
                 warn!(error = %error, "could not read the store");
+                known.absence.noted(false);
                 self.publish_error(&error);
                 return;
             }
         };
+        self.vitals.beat();
         let leadership = self.leadership.borrow().clone().filter(Leadership::holds);
+        let setback = self.look(known, &mut snapshot, leadership.as_ref(), now).await;
         let Some(leadership) = leadership else {
             self.follow(snapshot, now);
             return;
         };
-        let view = self.view(snapshot, now);
+        let view = self.view(known, snapshot, setback, now);
         let mut fresh = || RunnerId(self.clock.ordered_id());
         let decided = plan(&view, &self.policy, &mut fresh, now);
-        let term = leadership.term();
+        let error = match self.write(&leadership, &view, &decided, now).await {
+            Written::Done { told } => {
+                known.absence.noted(told);
+                None
+            }
+            Written::Failed(problem) => {
+                known.absence.noted(false);
+                Some(problem)
+            }
+            Written::Superseded => return,
+        };
+        let term = Some(leadership.term().0);
+        let turn = Arc::new(Published { at: now, view, plan: decided, term, store_error: error });
+        self.listeners.tell(&turn);
+        self.publish(turn);
+    }
+
+    /// Compares the store with what this replica has seen of it before, and writes the
+    /// operator state back if the store has lost it. Whether the store has lost its state.
+    async fn look(
+        &self,
+        known: &mut Known,
+        snapshot: &mut Snapshot,
+        leadership: Option<&Leadership>,
+        now: Timestamp,
+    ) -> bool {
+        let begins = leadership.is_some_and(|held| self.ledger().begin_term(held.term()));
+        if begins || leadership.is_none() {
+            known.absence = Absence::default();
+        }
+        let look = Look {
+            incarnation: snapshot.incarnation,
+            hosts: &snapshot.hosts,
+            operator: &snapshot.operator,
+            untouched: begins && snapshot.digest.is_none(),
+            now,
+        };
+        let owed = known.store.owed(&snapshot.operator).cloned();
+        let setback = known.store.look(look, &self.policy);
+        if setback {
+            warn!("the store was emptied or went back; hosts are waited for before anything");
+        }
+        if let Some(operator) = owed {
+            match self.store.restore(&operator).await {
+                Ok(()) => info!(revision = operator.revision, "wrote the operator state back"),
+                Err(error) => warn!(error = %error, "could not write the operator state back"),
+            }
+            snapshot.operator = operator;
+        }
+        setback
+    }
+
+    /// Writes what was decided, and leaves this turn for the replicas that do not lead.
+    async fn write(
+        &self,
+        leadership: &Leadership,
+        view: &View,
+        decided: &Plan,
+        now: Timestamp,
+    ) -> Written {
         let revision = view.operator.revision + 1;
         let commit = Commit {
-            assignments: decided.assignments(&view, term),
+            assignments: decided.assignments(view, leadership.term()),
             operator: decided.operator.clone().map(|operator| Operator { revision, ..operator }),
             outcomes: decided.outcomes.clone(),
         };
-        let error = if decided.is_empty() {
-            None
+        let written = if decided.is_empty() {
+            Ok(())
+        } else if leadership.holds() {
+            self.store.commit(leadership, commit).await
         } else {
-            match self.store.commit(&leadership, commit).await {
-                Ok(()) => {
-                    self.tell(&decided);
-                    decided.remember(&mut self.ledger(), now);
-                    self.clean_up(decided.deregister.clone());
-                    None
-                }
-                Err(StoreError::Superseded { ours, current }) => {
-                    info!(ours = %ours, current = %current, "another leader has taken over");
-                    return;
-                }
-                Err(error) => {
-                    warn!(error = %error, "could not write the plan");
-                    Some(error.to_string())
-                }
-            }
+            info!(ours = %leadership.term(), "the lease ran out before the plan was written");
+            return Written::Superseded;
         };
-        if error.is_none() {
-            self.tell_others(&leadership, now, &view, &decided).await;
+        if written.is_ok() {
+            tell::decisions(&self.metrics, decided);
+            decided.remember(&mut self.ledger(), now);
+            self.clean_up(decided.deregister.clone());
         }
-        self.publish(now, view, decided, Some(term.0), error);
+        match written {
+            Ok(()) => {
+                let told = self.tell_others(leadership, now, view, decided).await;
+                if let Err(error) = &told {
+                    warn!(error = %error, "could not show this turn to the other replicas");
+                }
+                Written::Done { told: told.is_ok() }
+            }
+            Err(StoreError::Superseded { ours, current }) => {
+                info!(ours = %ours, current = %current, "another leader has taken over");
+                Written::Superseded
+            }
+            Err(error) => {
+                warn!(error = %error, "could not write the plan");
+                Written::Failed(error.to_string())
+            }
+        }
     }
 
     /// Leaves what this turn knew and decided for the replicas that do not lead.
-    async fn tell_others(&self, leader: &Leadership, now: Timestamp, view: &View, plan: &Plan) {
+    async fn tell_others(
+        &self,
+        leader: &Leadership,
+        now: Timestamp,
+        view: &View,
+        plan: &Plan,
+    ) -> Result<(), StoreError> {
         if !self.store.health().borrow().shared {
-            return;
+            return Ok(());
         }
         let (ledger, budget) = (view.ledger.clone(), view.budget.clone());
         let digest = Digest::new(now, leader.term(), ledger, plan.clone(), budget);
-        if let Err(error) = self.store.publish(leader, digest).await {
-            warn!(error = %error, "could not publish this turn");
-        }
+        self.store.publish(leader, digest).await
     }
 
     /// While another replica leads: its last turn, with what the store says now.
@@ -170,20 +283,29 @@ impl Lead {
             ledger,
             budget,
         };
-        self.publish(now, view, plan, term, None);
+        self.publish(Arc::new(Published { at: now, view, plan, term, store_error: None }));
     }
 
     fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn view(&self, snapshot: Snapshot, now: Timestamp) -> View {
+    fn view(&self, known: &mut Known, snapshot: Snapshot, setback: bool, now: Timestamp) -> View {
+        let away = known.absence.looked(tokio::time::Instant::now());
         let mut ledger = self.ledger();
+        if setback {
+            ledger.hear_anew(now);
+        } else if !away.is_zero() {
+            ledger.excuse(away, now);
+        }
         let edges_before = ledger.demand.edge_count();
         ledger.absorb_hosts(&snapshot.hosts, &snapshot.operator, &self.policy, now);
         if ledger.demand.edge_count() > edges_before {
             self.reread.send_modify(|count| *count += 1);
         }
+        let (hosts, assignments) = (&snapshot.hosts, &snapshot.assignments);
+        ledger.refusals.note(hosts, assignments, &self.policy, now);
+        ledger.rebuilding = known.store.rebuilding(hosts, &ledger.registrations);
         ledger.demand.settle(&self.pools, now);
         ledger.mark_unassigned(&self.pools, &snapshot.hosts, &self.policy, now);
         View {
@@ -195,37 +317,6 @@ impl Lead {
             intents: snapshot.intents,
             ledger: ledger.clone(),
             budget: self.github.budget(),
-        }
-    }
-
-    /// Says what was decided: one line and one count for each decision.
-    fn tell(&self, decided: &Plan) {
-        for placement in &decided.place {
-            let assigned = &placement.assigned;
-            self.metrics.decision(&assigned.pool, assigned.reason.code());
-            info!(
-                runner.id = %assigned.id, runner.name = %assigned.name, pool = %assigned.pool,
-                host.id = %placement.host, correlation = %assigned.correlation,
-                reason = assigned.reason.code(), detail = %assigned.reason, "assigning runner"
-            );
-        }
-        for order in &decided.retire {
-            let reason = &order.retirement.reason;
-            self.metrics.decision(&order.pool, reason.code());
-            info!(
-                runner.id = %order.runner, pool = %order.pool, host.id = %order.host,
-                correlation = %order.runner.tail(), reason = reason.code(), detail = %reason,
-                "retiring runner"
-            );
-        }
-        for release in decided.release.iter().filter(|release| release.reason.is_some()) {
-            if let Some(reason) = &release.reason {
-                warn!(
-                    runner.id = %release.runner, host.id = %release.host, reason = reason.code(),
-                    correlation = %release.runner.tail(), detail = %reason,
-                    "taking an assignment back"
-                );
-            }
         }
     }
 
@@ -243,16 +334,9 @@ impl Lead {
         });
     }
 
-    fn publish(
-        &self,
-        at: Timestamp,
-        view: View,
-        plan: Plan,
-        term: Option<u64>,
-        store_error: Option<String>,
-    ) {
-        measure::pools(&self.metrics, &view, &plan, at);
-        self.published.send_replace(Arc::new(Published { at, view, plan, term, store_error }));
+    fn publish(&self, turn: Arc<Published>) {
+        measure::pools(&self.metrics, &turn.view, &turn.plan, turn.at);
+        self.published.send_replace(turn);
     }
 
     fn publish_error(&self, error: &StoreError) {

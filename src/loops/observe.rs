@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{Pace, Wake};
+use super::{Pace, Wake, another_term};
 use crate::clock::Clock;
 use crate::election::Leadership;
 use crate::fleet::demand::WaitingJob;
-use crate::fleet::id::{ClusterMark, PoolName, RepoName};
+use crate::fleet::id::{ClusterMark, PoolName, RepoName, Term};
 use crate::fleet::ledger::Ledger;
 use crate::fleet::policy::Policy;
 use crate::fleet::pool::{Pool, Scope};
@@ -63,6 +63,8 @@ impl std::fmt::Debug for Observe {
 /// What is remembered between turns.
 #[derive(Debug, Default)]
 struct Memory {
+    /// The term it was learnt in: a new one begins by reading everything.
+    term: Term,
     sweeps: BTreeMap<Scope, Sweep>,
     relist_at: BTreeMap<Scope, Instant>,
     polled_at: Option<Instant>,
@@ -76,14 +78,28 @@ impl Observe {
         let mut memory = Memory::default();
         let mut pace = Pace::every(self.poll_interval.min(REREAD_EVERY));
         let mut nudges = [self.reread.clone()];
-        while pace.next(&mut nudges, &cancel).await != Wake::Cancelled {
-            let leads = self.leadership.borrow().as_ref().is_some_and(Leadership::holds);
-            if !leads {
-                continue;
+        let mut leadership = self.leadership.clone();
+        let mut known = None;
+        loop {
+            let wake = tokio::select! { biased;
+                wake = pace.next(&mut nudges, &cancel) => wake,
+                () = another_term(&mut leadership, known) => Wake::Nudge,
+            };
+            if wake == Wake::Cancelled {
+                return;
+            }
+            known = self.leadership.borrow().as_ref().map(Leadership::term);
+            let leader = self.leadership.borrow().clone().filter(Leadership::holds);
+            let Some(leader) = leader else { continue };
+            if memory.term != leader.term() {
+                memory = Memory { term: leader.term(), ..Memory::default() };
+                self.ledger().begin_term(leader.term());
             }
             let begun = Instant::now();
             tokio::select! { biased;
                 () = cancel.cancelled() => return,
+                // Whoever no longer leads asks GitHub for nothing more.
+                () = another_term(&mut leadership, Some(leader.term())) => continue,
                 () = self.turn(&mut memory) => (),
             }
             let now = self.clock.now();
@@ -127,6 +143,7 @@ impl Observe {
         self.read_queues(&mut memory.sweeps, due.into_iter().collect()).await;
     }
 
+    /// Readings of an earlier term never reach it: their turn ends with their term.
     fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -156,6 +156,8 @@ scenarios! {
     down_stops_above_its_threshold
     drain_empties_a_host
     drain_includes_unknown_ones
+    drain_waits_for_replacements
+    drain_waits_no_longer_than_a_minute
     edge_cancels_another_when_its_job_is_gone
     edge_counts_until_the_next_reading
     edge_never_cancels_a_job_read_later
@@ -169,6 +171,7 @@ scenarios! {
     github_unreadable_no_retirement
     gone_before_it_was_removed
     half_of_the_hosts_lost_freezes_removals
+    host_that_refuses_is_left_alone
     id_handed_back_is_placed_anew
     id_handed_back_without_image
     id_not_accepted_in_20s_is_placed_anew
@@ -205,12 +208,16 @@ scenarios! {
     new_leader_and_a_vanished_record
     new_leader_counts_registrations_first
     new_leader_reads_everything_first
+    new_leader_trusts_no_old_record
+    new_term_of_the_same_replica_begins_empty
     no_image_no_placement
     old_reading_changes_nothing
     one_incomplete_list_loses_nothing
     one_running_runner_is_never_chosen
     operator_deletes
     pause_stops_growth_only
+    placement_binpack
+    placement_spread
     precedence_breaker_over_floor_and_boost
     precedence_freeze_over_all
     precedence_room_over_maximum
@@ -230,6 +237,15 @@ scenarios! {
     short_room_oldest_job_breaks_ties
     stale_list_does_not_revive_ended_names
     start_deadline_runs_from_hand_over
+    store_away_loses_no_host
+    store_emptied_gives_up_after_45_s
+    store_emptied_keeps_pending_deletes
+    store_emptied_keeps_what_operators_set
+    store_emptied_under_a_new_leader
+    store_emptied_waits_for_its_hosts
+    store_fresh_waits_for_nobody
+    store_rolled_back_to_nothing
+    store_rolled_back_waits_for_its_hosts
     ten_short_jobs_read_once
     unread_host_blocks_deadlines_too
     unread_host_blocks_its_own_retirements

@@ -1,7 +1,7 @@
 //! Where: which host takes a runner, and who gets room when there is too little.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 
 use super::target::Need;
 use super::turn::Turn;
@@ -9,6 +9,7 @@ use super::{FreshIds, Placement, Plan};
 use crate::fleet::host::{Assigned, HostRecord, Liveness};
 use crate::fleet::id::{HostId, RunnerName};
 use crate::fleet::intent::Operator;
+use crate::fleet::policy::Placement as Layout;
 use crate::fleet::pool::Pool;
 use crate::fleet::reason::Reason;
 
@@ -36,7 +37,7 @@ pub fn place(
         let Some(reason) = need.floor.pop_front().or_else(|| need.rest.pop_front()) else {
             continue;
         };
-        let host = if mints == 0 { Err(Reason::BudgetShort) } else { room.take(pool) };
+        let host = if mints == 0 { Err(Reason::BudgetShort) } else { room.take(turn, pool) };
         match host {
             Ok((host, record)) => {
                 mints -= 1;
@@ -130,53 +131,101 @@ fn mints_left(turn: &Turn<'_>) -> u32 {
     budget.mints_now.saturating_sub(u32::try_from(pending).unwrap_or(u32::MAX))
 }
 
-/// Free places of the hosts that can take a runner at all.
+/// The hosts that can take a runner at all, and how much of each is used.
 struct Room<'a> {
-    free: BTreeMap<HostId, u32>,
-    records: BTreeMap<HostId, &'a HostRecord>,
+    places: Vec<Place<'a>>,
+    layout: Layout,
+}
+
+struct Place<'a> {
+    record: &'a HostRecord,
+    used: u32,
+}
+
+impl Place<'_> {
+    fn is_full(&self) -> bool {
+        self.used >= self.record.max_runners
+    }
+
+    /// Compares what would be used of two hosts if each took one more.
+    fn compare_use(&self, other: &Self) -> Ordering {
+        let used = |place: &Self| u64::from(place.used) + 1;
+        let max = |place: &Self| u64::from(place.record.max_runners);
+        (used(self) * max(other)).cmp(&(used(other) * max(self)))
+    }
 }
 
 impl<'a> Room<'a> {
     fn of(turn: &Turn<'a>, operator: &Operator) -> Self {
-        let mut room = Self { free: BTreeMap::new(), records: BTreeMap::new() };
         let occupied = turn.roster.occupied_by_host();
-        for (host, record) in &turn.view.hosts {
-            let usable = turn.liveness(host) == Liveness::Live
+        let usable = turn.view.hosts.iter().filter(|(host, record)| {
+            turn.liveness(host) == Liveness::Live
                 && record.docker_up
                 && !record.stopping
-                && !operator.draining.contains(host);
-            if usable {
-                let occupied = occupied.get(host).copied().unwrap_or(0);
-                room.free.insert(*host, record.max_runners.saturating_sub(occupied));
-                room.records.insert(*host, record);
-            }
-        }
-        room
+                && !operator.draining.contains(*host)
+        });
+        let places = usable
+            .map(|(host, record)| Place { record, used: occupied.get(host).copied().unwrap_or(0) });
+        Self { places: places.collect(), layout: turn.policy.placement }
     }
 
-    /// Takes one place on the emptiest host that has the pool's image.
-    fn take(&mut self, pool: &Pool) -> Result<(HostId, &'a HostRecord), Reason> {
-        if self.records.is_empty() {
-            return Err(Reason::NoHost);
+    /// Takes one place on the best host that has the pool's image and does not hand the
+    /// pool's runners back.
+    fn take(&mut self, turn: &Turn<'_>, pool: &Pool) -> Result<(HostId, &'a HostRecord), Reason> {
+        let refusals = &turn.view.ledger.refusals;
+        let mut hold = Reason::NoHost;
+        let mut best: Option<usize> = None;
+        for (index, place) in self.places.iter().enumerate() {
+            let record = place.record;
+            let refused = refusals.forbid(&record.host, &pool.name, turn.now);
+            // Of several holds the one of the host that comes nearest is told.
+            let against = if !record.images.contains(&pool.image) {
+                Some((1, Reason::ImageMissing { image: pool.image.clone() }))
+            } else if let Some(refusal) = refused {
+                Some((2, Reason::HandedBack { refusal }))
+            } else {
+                place.is_full().then_some((3, Reason::HostsFull))
+            };
+            match against {
+                Some((rank, reason)) if rank >= rank_of(&hold) => hold = reason,
+                Some(_) => {}
+                None if best.is_none_or(|best| self.is_better(index, best, pool)) => {
+                    best = Some(index);
+                }
+                None => {}
+            }
         }
-        let with_image: Vec<HostId> = self
-            .records
-            .values()
-            .filter(|record| record.images.contains(&pool.image))
-            .map(|record| record.host)
-            .collect();
-        if with_image.is_empty() {
-            return Err(Reason::ImageMissing { image: pool.image.clone() });
-        }
-        let best = with_image
-            .into_iter()
-            .filter_map(|host| self.free.get(&host).map(|free| (*free, Reverse(host))))
-            .max()
-            .filter(|(free, _)| *free > 0);
-        let Some((_, Reverse(host))) = best else { return Err(Reason::HostsFull) };
-        if let Some(free) = self.free.get_mut(&host) {
-            *free -= 1;
-        }
-        self.records.get(&host).map(|record| (host, *record)).ok_or(Reason::NoHost)
+        let place = best.and_then(|index| self.places.get_mut(index)).ok_or(hold)?;
+        place.used += 1;
+        Ok((place.record.host, place.record))
     }
+
+    fn is_better(&self, one: usize, other: usize, pool: &Pool) -> bool {
+        let (one, other) = (&self.places[one], &self.places[other]);
+        let by_use = match self.layout {
+            Layout::Spread => one.compare_use(other),
+            Layout::Binpack => other.compare_use(one),
+        };
+        let tie = |place: &Place<'_>| tie_break(pool.name.as_str(), &place.record.host);
+        by_use.then_with(|| tie(one).cmp(&tie(other))) == Ordering::Less
+    }
+}
+
+/// How near a host came that was held back for this reason.
+fn rank_of(hold: &Reason) -> u8 {
+    match hold {
+        Reason::ImageMissing { .. } => 1,
+        Reason::HandedBack { .. } => 2,
+        Reason::HostsFull => 3,
+        _ => 0,
+    }
+}
+
+/// A number that is the same everywhere and at any time: equal hosts are taken in another
+/// order by every pool, and in the same one by every leader (FNV-1a).
+fn tie_break(pool: &str, host: &HostId) -> u64 {
+    let bytes = pool.bytes().chain(host.0.into_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }

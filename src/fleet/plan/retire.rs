@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::drain::drain;
 use super::target::keep;
 use super::turn::Turn;
 use super::wishes::{Asked, Scale, give_back};
@@ -27,10 +28,16 @@ fn candidates<'a>(
     turn.listening(pool)
         .iter()
         .copied()
-        .filter(|runner| !runner.is_retiring() && !plan.is_retiring(runner.id))
+        .filter(|runner| !runner.is_retiring() && !plan.is_leaving(runner.id))
 }
 
-fn order(runner: &RunnerView<'_>, reason: Reason, force: bool, now: Timestamp) -> RetireOrder {
+/// The order to remove a runner. Those the rule gives by itself count against the brake.
+pub(super) fn order(
+    runner: &RunnerView<'_>,
+    reason: Reason,
+    force: bool,
+    now: Timestamp,
+) -> RetireOrder {
     RetireOrder {
         host: runner.host,
         runner: runner.id,
@@ -54,15 +61,14 @@ pub fn by_operator(plan: &mut Plan, turn: &Turn<'_>, operator: &mut Operator, as
             plan.order(order(runner, reason, delete.force, turn.now), turn);
         }
     }
+    drain(plan, turn, operator);
     for runner in turn.roster.runners.values() {
         let handed_and_free =
             matches!(runner.phase, RunnerPhase::Listening { .. } | RunnerPhase::Unknown { .. });
         if !handed_and_free || runner.is_retiring() || turn.is_kept(runner) {
             continue;
         }
-        if operator.draining.contains(&runner.host) {
-            plan.order(order(runner, Reason::HostDraining, false, turn.now), turn);
-        } else if !turn.view.pools.contains_key(runner.pool) {
+        if !turn.view.pools.contains_key(runner.pool) {
             plan.order(order(runner, Reason::PoolRemoved, false, turn.now), turn);
         }
     }

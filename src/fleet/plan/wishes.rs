@@ -33,15 +33,19 @@ pub fn carried_over(turn: &Turn<'_>) -> Operator {
         boost.left = boost.left.saturating_sub(used);
     }
     operator.boosts.retain(|boost| boost.left > 0 && boost.expires_at > turn.now);
-    operator
-        .deletes
-        .retain(|runner, _| turn.roster.runners.get(runner).is_some_and(RunnerView::is_occupied));
+    // While hosts have yet to report, a runner that nobody shows may well live.
+    if turn.view.ledger.rebuilding.is_none() {
+        operator.deletes.retain(|runner, _| {
+            turn.roster.runners.get(runner).is_some_and(RunnerView::is_occupied)
+        });
+    }
     operator
 }
 
 /// Settles what can be settled at once and returns the scale requests.
 pub fn settle(plan: &mut Plan, operator: &mut Operator, turn: &Turn<'_>) -> Asked {
     let mut asked = Asked::default();
+    let rebuilding = turn.view.ledger.rebuilding.is_some();
     for intent in &turn.view.intents {
         let waited = turn.now.since(intent.at);
         let mut answer = |reason: Option<Reason>, accepted: Vec<RunnerId>| {
@@ -51,6 +55,8 @@ pub fn settle(plan: &mut Plan, operator: &mut Operator, turn: &Turn<'_>) -> Aske
             Wish::ScaleUp { .. } | Wish::ScaleDown { .. } if waited > turn.policy.intent_ttl => {
                 answer(Some(Reason::NotAccepted { seconds: waited.as_secs() }), Vec::new());
             }
+            // What needs to know every runner waits until that is so.
+            Wish::ScaleUp { .. } | Wish::ScaleDown { .. } | Wish::Delete { .. } if rebuilding => {}
             Wish::ScaleUp { pool, count } => {
                 asked.up.push(Scale { intent: intent.id, pool: pool.clone(), count: *count });
             }

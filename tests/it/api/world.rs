@@ -11,13 +11,13 @@ use http_body_util::BodyExt;
 use runner_orchestrator::api::{ApiSettings, ApiState, decisions, router};
 use runner_orchestrator::app::{Edges, Handle, Readiness, Settings};
 use runner_orchestrator::clock::{Clock, SystemClock};
-use runner_orchestrator::election;
+use runner_orchestrator::election::{self, Vitals};
 use runner_orchestrator::fleet::budget::Budget;
 use runner_orchestrator::fleet::demand::WaitingJob;
-use runner_orchestrator::fleet::host::HostRecord;
+use runner_orchestrator::fleet::host::{Capacity, HostRecord};
 use runner_orchestrator::fleet::id::{
     BootId, ClusterMark, ContainerId, GitHubRunnerId, HostId, JobId, PoolName, ReplicaId, RepoName,
-    RunnerId, RunnerName,
+    RunnerId, RunnerName, Term,
 };
 use runner_orchestrator::fleet::ledger::Ledger;
 use runner_orchestrator::fleet::policy::Policy;
@@ -28,7 +28,8 @@ use runner_orchestrator::fleet::time::Timestamp;
 use runner_orchestrator::fleet::view::View;
 use runner_orchestrator::github::Preflight;
 use runner_orchestrator::loops::host::Shutdown;
-use runner_orchestrator::loops::lead::{Lead, Published};
+use runner_orchestrator::loops::host::standing::Standing;
+use runner_orchestrator::loops::lead::{Lead, Listeners, Published};
 use runner_orchestrator::store::Store;
 use runner_orchestrator::store::memory::MemoryStore;
 use runner_orchestrator::telemetry::metrics::Metrics;
@@ -110,7 +111,10 @@ impl World {
             stopping: false,
         };
         let (ready, readiness) = watch::channel(asked);
-        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        // What is learnt before the first turn belongs to the first term.
+        let mut ledger = Ledger::default();
+        ledger.begin_term(Term(1));
+        let ledger = Arc::new(Mutex::new(ledger));
         let (leadership, leads) = watch::channel(None);
         let (observed, observed_seen) = watch::channel(0);
         let lead = Lead {
@@ -128,6 +132,8 @@ impl World {
             metrics: Arc::new(Metrics::new(&[], &[]).unwrap()),
             tracker: TaskTracker::new(),
             cleaning: Arc::new(Semaphore::new(1)),
+            vitals: Vitals::default(),
+            listeners: Listeners::default(),
         };
         let replica = ReplicaId(Uuid::now_v7());
         let handle = Handle {
@@ -135,8 +141,12 @@ impl World {
             published: seen.clone(),
             readiness,
             pulls: watch::Sender::new(BTreeMap::new()).subscribe(),
+            standing: watch::Sender::new(Standing::default()).subscribe(),
             settings: Arc::new(settings(pools)),
             edges,
+            lease_alive: lead.vitals.clone(),
+            listeners: lead.listeners.clone(),
+            clock_difference_ms: watch::Sender::new(None).subscribe(),
         };
         let mut tasks = JoinSet::new();
         let agency = agent_of_the_host(&mut tasks, store.clone(), replica);
@@ -169,10 +179,10 @@ impl World {
         self.registrations(Vec::new());
         let (lead, leadership) = (self.lead.take().unwrap(), self.leadership.take().unwrap());
         let store: Arc<dyn Store> = self.store.clone();
-        self.tasks.spawn(election::lead(store, self.replica, leadership, cancel.clone()));
-        self.tasks.spawn(lead.run(cancel.clone()));
-        let recorder = self.state.recorder();
-        self.tasks.spawn(decisions::record(self.seen.clone(), recorder, cancel));
+        let vitals = lead.vitals.clone();
+        self.tasks.spawn(election::lead(store, self.replica, leadership, vitals, cancel.clone()));
+        decisions::record(&lead.listeners, self.state.recorder());
+        self.tasks.spawn(lead.run(cancel));
         self.settled(|published| published.term.is_some()).await;
     }
 
@@ -327,6 +337,7 @@ fn runner(n: u128, phase: RunnerPhase, now: Timestamp) -> RunnerRecord {
         retiring: None,
         retire_blocked_until: None,
         adopted: false,
+        scope: None,
     }
 }
 
@@ -346,6 +357,7 @@ fn record(replica: ReplicaId, at: Timestamp) -> HostRecord {
         images: [IMAGE.to_owned()].into(),
         runners: BTreeMap::new(),
         refused: BTreeMap::new(),
+        capacity: Capacity::default(),
     }
 }
 

@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(super) const REPO: &str = "acme/repo-1";
-const CLUSTER: &str = "loops";
-const IMAGE: &str = "runner:model";
+pub(super) const CLUSTER: &str = "loops";
+pub(super) const IMAGE: &str = "runner:model";
 
 /// Modelled GitHub and Docker host outlive the orchestrators that are started on them.
 pub(super) struct World {
@@ -36,6 +36,7 @@ pub(super) struct World {
 
 struct Orchestrator {
     handle: Handle,
+    store: Arc<MemoryStore>,
     stop: CancellationToken,
     run: JoinSet<Result<(), LoopDied>>,
 }
@@ -97,10 +98,11 @@ impl World {
             credentials: Credentials::Token("sim-token".into()),
         };
         let github = RestGitHub::in_process(settings, self.sim.router(), clock.clone()).unwrap();
+        let store = Arc::new(MemoryStore::new(clock.clone()));
         let edges = Edges {
             docker: self.docker.clone(),
             github: Arc::new(github),
-            store: Arc::new(MemoryStore::new(clock.clone())),
+            store: store.clone(),
             clock,
             metrics: Arc::new(Metrics::new(&[], &[]).unwrap()),
         };
@@ -120,11 +122,15 @@ impl World {
         let stop = CancellationToken::new();
         let mut run = JoinSet::new();
         run.spawn(app.run(stop.clone()));
-        self.orchestrator = Some(Orchestrator { handle, stop, run });
+        self.orchestrator = Some(Orchestrator { handle, store, stop, run });
     }
 
     pub(super) fn handle(&self) -> &Handle {
         &self.orchestrator.as_ref().unwrap().handle
+    }
+
+    pub(super) fn store(&self) -> &MemoryStore {
+        &self.orchestrator.as_ref().unwrap().store
     }
 
     /// kill -9: nothing of it gets another word in.

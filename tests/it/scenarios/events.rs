@@ -3,11 +3,12 @@
 use runner_orchestrator::fleet::converge::{Found, FoundState, Stopping};
 use runner_orchestrator::fleet::host::HostRecord;
 use runner_orchestrator::fleet::id::{
-    ClusterMark, ContainerId, HostId, PoolName, RepoName, RunnerId, RunnerName,
+    ClusterMark, ContainerId, HostId, PoolName, RepoName, RunnerId, RunnerName, Term,
 };
-use runner_orchestrator::fleet::intent::Wish;
-use runner_orchestrator::fleet::ledger::Ledger;
+use runner_orchestrator::fleet::intent::{Operator, Wish};
+use runner_orchestrator::fleet::policy::Placement;
 use runner_orchestrator::fleet::pool::{Pool, Scope};
+use runner_orchestrator::fleet::rebuild::StoreMemory;
 use runner_orchestrator::fleet::runner::{Failure, RunnerPhase, Seen};
 use uuid::Uuid;
 
@@ -53,7 +54,20 @@ pub(crate) fn happen(world: &mut World, line: &str) -> Done {
         }
         ["leader", "away"] => world.leaderless = true,
         ["leader", "back"] => world.leaderless = false,
-        ["leader", "changes"] => world.ledger = Ledger::default(),
+        ["leader", "changes"] => {
+            world.shared.term += 1;
+            world.shared.memory = StoreMemory::default();
+            // What is read before its first turn is its own.
+            world.ledger.begin_term(Term(world.shared.term));
+            world.shared.begins = true;
+        }
+        ["leader", "regains"] => {
+            world.shared.term += 1;
+            world.ledger.begin_term(Term(world.shared.term));
+            world.shared.begins = true;
+        }
+        ["store", ref rest @ ..] => return store(world, rest),
+        ["placement", "binpack"] => world.policy.placement = Placement::Binpack,
         ["operator", ref rest @ ..] => return operator(world, rest),
         [who, ref rest @ ..] if who.starts_with('r') => {
             for id in runners(who)? {
@@ -61,6 +75,34 @@ pub(crate) fn happen(world: &mut World, line: &str) -> Done {
             }
         }
         _ => return Err("nobody knows what that means".to_owned()),
+    }
+    Ok(())
+}
+
+fn store(world: &mut World, rest: &[&str]) -> Done {
+    match *rest {
+        ["emptied"] => {
+            world.records.clear();
+            world.assignments.clear();
+            world.intents.clear();
+            world.operator = Operator::default();
+            world.shared.incarnation += 1;
+            world.shared.led = false;
+        }
+        ["saved"] => {
+            let state = (world.records.clone(), world.assignments.clone(), world.operator.clone());
+            world.shared.saved = Some(state);
+        }
+        ["rolls", "back"] => {
+            let saved = world.shared.saved.clone().ok_or("nothing was saved")?;
+            (world.records, world.assignments, world.operator) = saved;
+        }
+        ["away"] => world.shared.away_since = Some(world.now),
+        ["back"] => {
+            let since = world.shared.away_since.take().ok_or("it is not away")?;
+            world.ledger.excuse(world.now.since(since), world.now);
+        }
+        _ => return Err(format!("a store cannot {rest:?}")),
     }
     Ok(())
 }
@@ -153,7 +195,8 @@ fn container(world: &mut World, host: &str, id: RunnerId, state: &str) -> Done {
         row.online = state == FoundState::Alive;
     }
     let container = ContainerId(format!("found-{id}"));
-    let found = Found { id: container, runner: id, name, pool: pool.name, state };
+    let found =
+        Found { id: container, runner: id, name, pool: pool.name, scope: Some(pool.scope), state };
     daemon.containers.insert(id, Container { found, lines: Vec::new(), exit_code: 0 });
     Ok(())
 }

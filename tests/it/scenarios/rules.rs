@@ -132,6 +132,8 @@ fn floors(view: &View, plan: &Plan) -> Result<(), String> {
                         | Reason::BreakerOpen { .. }
                         | Reason::Paused
                         | Reason::Frozen
+                        | Reason::Rebuilding { .. }
+                        | Reason::HandedBack { .. }
                 )
         });
         if have + decision.add.len() < min && !explained {

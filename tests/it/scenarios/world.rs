@@ -17,6 +17,7 @@ use runner_orchestrator::fleet::ledger::Ledger;
 use runner_orchestrator::fleet::plan::{Plan, plan};
 use runner_orchestrator::fleet::policy::Policy;
 use runner_orchestrator::fleet::pool::{Pool, Scope};
+use runner_orchestrator::fleet::rebuild::{Look, StoreMemory};
 use runner_orchestrator::fleet::time::Timestamp;
 use runner_orchestrator::fleet::view::View;
 use uuid::Uuid;
@@ -27,6 +28,22 @@ use super::rules;
 
 /// Turns after which a world must have come to rest at one instant.
 const TURNS_TO_REST: usize = 12;
+
+/// The store as such, and what the leader remembers of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shared {
+    pub(crate) incarnation: u128,
+    pub(crate) term: u64,
+    /// The leader's next turn is its first.
+    pub(crate) begins: bool,
+    /// A leader has left its traces in it.
+    pub(crate) led: bool,
+    pub(crate) memory: StoreMemory,
+    /// Nobody can reach it.
+    pub(crate) away_since: Option<Timestamp>,
+    pub(crate) saved:
+        Option<(BTreeMap<HostId, HostRecord>, BTreeMap<HostId, Assignment>, Operator)>,
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct World {
@@ -45,6 +62,7 @@ pub(crate) struct World {
     pub(crate) names: BTreeMap<RunnerName, String>,
     /// Nobody leads.
     pub(crate) leaderless: bool,
+    pub(crate) shared: Shared,
     /// Time passes in steps of this size, with a turn at each.
     pub(crate) step: Duration,
     /// GitHub is read this often without being told to.
@@ -66,7 +84,11 @@ impl World {
             now: began,
             pools: BTreeMap::new(),
             policy: Policy::default(),
-            ledger: Ledger::default(),
+            ledger: {
+                let mut ledger = Ledger::default();
+                ledger.begin_term(Term(1));
+                ledger
+            },
             records: BTreeMap::new(),
             assignments: BTreeMap::new(),
             operator: Operator::default(),
@@ -76,6 +98,7 @@ impl World {
             daemons: BTreeMap::new(),
             names: BTreeMap::new(),
             leaderless: false,
+            shared: Shared { incarnation: 1, term: 1, led: true, ..Shared::default() },
             step: Duration::from_secs(1),
             poll: None,
             polled_at: began,
@@ -159,7 +182,7 @@ impl World {
     /// Every agent's turn.
     pub(crate) fn hosts(&mut self) -> Result<(), String> {
         for (name, daemon) in &mut self.daemons {
-            if daemon.silent {
+            if daemon.silent || self.shared.away_since.is_some() {
                 continue;
             }
             let assignment = self.assignments.get(&daemon.agent.host).cloned().unwrap_or_default();
@@ -178,8 +201,23 @@ impl World {
     }
 
     pub(crate) fn view(&mut self) -> View {
-        let Self { ledger, records, operator, policy, now, pools, .. } = self;
+        let Self { ledger, records, operator, policy, now, pools, assignments, shared, .. } = self;
+        let look = Look {
+            incarnation: shared.incarnation,
+            hosts: records,
+            operator,
+            untouched: std::mem::take(&mut shared.begins) && !shared.led,
+            now: *now,
+        };
+        shared.led = true;
+        let owed = shared.memory.owed(operator).cloned();
+        if shared.memory.look(look, policy) {
+            ledger.hear_anew(*now);
+        }
+        *operator = owed.unwrap_or_else(|| operator.clone());
         ledger.absorb_hosts(records, operator, policy, *now);
+        ledger.refusals.note(records, assignments, policy, *now);
+        ledger.rebuilding = shared.memory.rebuilding(records, &ledger.registrations);
         ledger.demand.settle(pools, *now);
         ledger.mark_unassigned(pools, records, policy, *now);
         self.snapshot()
@@ -200,7 +238,7 @@ impl World {
 
     /// The leader's turn. Whether anything was decided.
     pub(crate) fn lead(&mut self) -> Result<bool, String> {
-        if self.leaderless {
+        if self.leaderless || self.shared.away_since.is_some() {
             return Ok(false);
         }
         let view = self.view();
@@ -252,7 +290,8 @@ impl World {
             self.assignments.insert(host, assignment);
         }
         if let Some(operator) = &decided.operator {
-            self.operator = operator.clone();
+            let revision = self.operator.revision + 1;
+            self.operator = Operator { revision, ..operator.clone() };
         }
         self.intents.retain(|intent| decided.outcomes.iter().all(|o| o.intent != intent.id));
         decided.remember(&mut self.ledger, self.now);

@@ -1,0 +1,90 @@
+//! Leading and losing the lead: what a new term forgets, what becomes of a leader that does
+//! nothing, and of a store that loses everything in mid-work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runner_orchestrator::clock::SystemClock;
+use runner_orchestrator::election::{self, Leadership, Vitals};
+use runner_orchestrator::fleet::id::{ReplicaId, Term};
+use runner_orchestrator::sim::listener::ListenerFaults;
+use runner_orchestrator::store::memory::MemoryStore;
+use runner_orchestrator::store::{Lease, LeaseKey, Store};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::world::World;
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_loop_is_stuck_gives_the_lease_up() {
+    let store = Arc::new(MemoryStore::new(Arc::new(SystemClock::new())));
+    let (vitals, stop) = (Vitals::default(), CancellationToken::new());
+    let (leadership, mut leads) = watch::channel(None);
+    let mut tasks = JoinSet::new();
+    let replica = ReplicaId(Uuid::from_u128(1));
+    tasks.spawn(election::lead(store.clone(), replica, leadership, vitals.clone(), stop.clone()));
+
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(leads.borrow().is_none(), "it leads although nobody does the work");
+    assert_eq!(vitals.check(), Ok(()));
+
+    vitals.beat();
+    let first = leads.wait_for(Option::is_some).await.unwrap().as_ref().map(Leadership::term);
+    for _ in 0..30 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        vitals.beat();
+    }
+    assert_eq!(leads.borrow().as_ref().map(Leadership::term), first, "it leads on");
+
+    let waited = tokio::time::timeout(Duration::from_secs(13), leads.wait_for(Option::is_none));
+    drop(waited.await.expect("it leads on although its loop is stuck").unwrap());
+    assert!(vitals.check().unwrap_err().contains("lead loop"));
+    let other = ReplicaId(Uuid::from_u128(2));
+    let ttl = Duration::from_secs(5);
+    let taken = store.acquire(LeaseKey::Leader, other, Term(0), ttl).await.unwrap();
+    assert!(matches!(taken, Lease::Ours { .. }), "the lease is free at once: {taken:?}");
+    stop.cancel();
+    while tasks.join_next().await.is_some() {}
+}
+
+/// The ledger used to live as long as the process: a replica that led again decided by
+/// what it had read in its last term.
+#[tokio::test(start_paused = true)]
+async fn a_store_emptied_in_mid_work_loses_no_job() {
+    let mut world = World::new(ListenerFaults::default());
+    world.start();
+    world.jobs(&[4.0, 8.0, 12.0, 20.0, 30.0, 30.0]);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let before = world.handle().published.borrow().clone();
+    world.store().flush();
+    world.jobs(&[1.0, 2.0, 3.0]);
+    world.until_all_done(Duration::from_secs(300)).await;
+    let after = world.handle().published.borrow().clone();
+    assert!(after.view.ledger.term > before.view.ledger.term, "another term");
+    assert!(after.view.ledger.totals.assigned >= before.view.ledger.totals.assigned);
+    world.end().await;
+}
+
+/// Decisions used to be read off a channel that keeps only the newest turn.
+#[tokio::test(start_paused = true)]
+async fn every_turn_is_told() {
+    let mut world = World::new(ListenerFaults::default());
+    world.start();
+    let (told, mut assigned) = tokio::sync::mpsc::unbounded_channel();
+    world.handle().listeners.add(move |turn| {
+        for placement in &turn.plan.place {
+            let _ = told.send(placement.assigned.id);
+        }
+    });
+    world.jobs(&[1.0; 40]);
+    world.until_all_done(Duration::from_secs(300)).await;
+    let runners = world.handle().published.borrow().view.ledger.totals.assigned;
+    let mut heard = std::collections::BTreeSet::new();
+    while let Ok(id) = assigned.try_recv() {
+        assert!(heard.insert(id), "told twice");
+    }
+    assert_eq!(heard.len() as u64, runners);
+    world.end().await;
+}
