@@ -23,6 +23,7 @@ use crate::fleet::policy::Policy;
 use crate::fleet::pool::Pool;
 use crate::fleet::view::View;
 use crate::github::{GitHub, Preflight};
+use crate::loops::host::standing::Standing;
 use crate::loops::host::{Host, Shutdown};
 use crate::loops::lead::{Lead, Listeners, Published};
 use crate::loops::observe::Observe;
@@ -77,6 +78,7 @@ pub struct Handle {
     pub published: watch::Receiver<Arc<Published>>,
     pub readiness: watch::Receiver<Readiness>,
     pub pulls: watch::Receiver<Pulls>,
+    pub standing: watch::Receiver<Standing>,
     pub settings: Arc<Settings>,
     pub edges: Edges,
     /// Whether the tasks that leading depends on are alive, for `/livez`.
@@ -115,19 +117,22 @@ impl App {
         let (published, seen) = watch::channel(Arc::new(nothing_yet(&edges, &settings)));
         let (ready, readiness) = watch::channel(Readiness::default());
         let (pulls, pulls_seen) = watch::channel(Pulls::new());
+        let (standing, standing_seen) = watch::channel(Standing::default());
         let (clock_difference_ms, difference_seen) = watch::channel(None);
         let handle = Handle {
             replica,
             published: seen,
             readiness,
             pulls: pulls_seen,
+            standing: standing_seen,
             settings: settings.clone(),
             edges: edges.clone(),
             lease_alive: Vitals::default(),
             listeners: Listeners::default(),
             clock_difference_ms: difference_seen,
         };
-        let outlets = Outlets { ready: ready.clone(), published, pulls, clock_difference_ms };
+        let outlets =
+            Outlets { ready: ready.clone(), published, pulls, standing, clock_difference_ms };
         let mut app = Self {
             handle,
             work: JoinSet::new(),
@@ -212,6 +217,7 @@ struct Outlets {
     ready: watch::Sender<Readiness>,
     published: watch::Sender<Arc<Published>>,
     pulls: watch::Sender<Pulls>,
+    standing: watch::Sender<Standing>,
     clock_difference_ms: watch::Sender<Option<i64>>,
 }
 
@@ -251,6 +257,7 @@ impl Loops {
             max_runners: self.settings.host_max_runners,
             shutdown: self.settings.shutdown,
             pulls: self.outlets.pulls,
+            standing: self.outlets.standing,
         };
         // Leading and observing go on while the host loop drains. One that ends before it
         // was told to ends the process, as the host loop does.

@@ -3,7 +3,9 @@
 
 mod connection;
 mod container;
+mod disk;
 mod engine;
+mod error;
 mod events;
 mod image;
 pub(crate) mod labels;
@@ -26,11 +28,14 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use tokio::io::AsyncWrite;
 
-use crate::fleet::id::{BootId, ClusterMark, ContainerId, HostId, PoolName, RunnerId, RunnerName};
-use crate::fleet::pool::Resources;
+use crate::fleet::id::{
+    BootId, ClusterMark, ContainerId, HostId, PoolName, RunnerId, RunnerName, Term,
+};
+use crate::fleet::pool::{Resources, Scope};
 use crate::fleet::time::Timestamp;
 
 pub use engine::BollardDocker;
+pub use error::{BoxError, DockerError};
 pub use measured::MeasuredDocker;
 pub use probe::{Probe, ProbeSpec};
 pub use subnet::Supernet;
@@ -50,13 +55,24 @@ pub trait Docker: Send + Sync + fmt::Debug {
         fresh: HostId,
     ) -> Result<HostId, DockerError>;
 
-    /// Leaves the agent's marker on the daemon, replacing an older one.
-    async fn write_marker(
+    /// Gives the daemon the identity `fresh` instead of `old`. Returns what it has then:
+    /// whoever has replaced `old` before has won.
+    async fn replace_identity(
         &self,
         mark: &ClusterMark,
-        host: HostId,
-        boot: BootId,
-    ) -> Result<(), DockerError>;
+        old: HostId,
+        fresh: HostId,
+    ) -> Result<HostId, DockerError>;
+
+    /// The marker of the host's agent, or `None` when none has left one on this daemon.
+    async fn marker(&self, mark: &ClusterMark, host: HostId)
+    -> Result<Option<Marker>, DockerError>;
+
+    /// Leaves the agent's marker on the daemon, replacing any other.
+    async fn write_marker(&self, mark: &ClusterMark, marker: &Marker) -> Result<(), DockerError>;
+
+    /// Takes this boot's marker away, and no other; repeatable.
+    async fn remove_marker(&self, mark: &ClusterMark, boot: BootId) -> Result<(), DockerError>;
 
     /// Every runner container of this cluster, running or not.
     async fn containers(&self, mark: &ClusterMark) -> Result<Vec<ContainerSeen>, DockerError>;
@@ -117,6 +133,16 @@ pub trait Docker: Send + Sync + fmt::Debug {
     async fn forget_cluster(&self, mark: &ClusterMark) -> Result<Swept, DockerError>;
 }
 
+/// What an agent leaves on its daemon: whoever reaches the same daemon can tell who cares
+/// for it, with or without the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Marker {
+    pub host: HostId,
+    pub boot: BootId,
+    /// The term of the agent's lease.
+    pub term: Term,
+}
+
 /// What a daemon says of itself.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Daemon {
@@ -129,6 +155,8 @@ pub struct Daemon {
     pub live_restore: bool,
     pub storage_driver: String,
     pub cgroup_version: String,
+    /// Free on the file system of its data, where this process can see that.
+    pub disk_free_bytes: Option<u64>,
 }
 
 /// What a runner's container is made from. Everything of it appears in `docker inspect`.
@@ -145,8 +173,8 @@ pub struct RunnerContainer {
     pub command: Option<Vec<String>>,
     pub network: String,
     pub resources: Resources,
-    /// The scope as a URL path (`acme/demo`), for people who look at the container.
-    pub scope: String,
+    /// Where it is registered: still known when its pool is no longer configured.
+    pub scope: Scope,
     pub revision: String,
     pub created_at: Timestamp,
     /// Follows the runner from decision to removal.
@@ -176,6 +204,8 @@ pub struct ContainerLabels {
     pub revision: String,
     pub created_at: Timestamp,
     pub correlation: String,
+    /// `None`: made by a version that did not write it.
+    pub scope: Option<Scope>,
 }
 
 /// How a container stands.
@@ -306,6 +336,7 @@ pub mod label {
     pub const MANAGED_BY_VALUE: &str = "runner-orchestrator";
     pub const RUNNER_NAME: &str = "runner-name";
     pub const CREATED_AT: &str = "created-at";
+    /// The scope as a URL path (`acme/demo`), for people who look at the container.
     pub const REPO_URL: &str = "repo-url";
     pub const IMAGE: &str = "image";
     pub const CLUSTER: &str = "io.runner-orchestrator.cluster";
@@ -314,6 +345,8 @@ pub mod label {
     pub const POOL: &str = "io.runner-orchestrator.pool";
     pub const RUNNER_ID: &str = "io.runner-orchestrator.runner-id";
     pub const TERM: &str = "io.runner-orchestrator.term";
+    /// `repo acme/demo`, `org acme` or `enterprise acme`.
+    pub const SCOPE: &str = "io.runner-orchestrator.scope";
     pub const SPEC: &str = "io.runner-orchestrator.spec";
     pub const CORRELATION: &str = "io.runner-orchestrator.correlation";
     /// Which resource this is: `identity`, `marker` (volumes), `pool` (networks).
@@ -321,63 +354,6 @@ pub mod label {
     /// The version of this label set; a reader skips what it does not know.
     pub const VERSION: &str = "io.runner-orchestrator.version";
     pub const VERSION_VALUE: &str = "1";
-}
-
-/// What went wrong at the daemon.
-#[derive(Debug, thiserror::Error)]
-pub enum DockerError {
-    #[error("docker did not answer within {timeout_ms} ms while {action}")]
-    Timeout { action: &'static str, timeout_ms: u64 },
-    #[error("docker is not reachable while {action}")]
-    Unreachable {
-        action: &'static str,
-        #[source]
-        source: BoxError,
-    },
-    #[error("docker refused {action} with status {status}: {message}")]
-    Refused { action: &'static str, status: u16, message: String },
-    #[error("image {image} is not on the host")]
-    ImageMissing { image: String },
-    #[error("container {container} cannot start, its network is gone: {message}")]
-    NetworkMissing { container: ContainerId, message: String },
-    #[error("docker address \"{address}\" is not usable: {problem}")]
-    Address { address: String, problem: &'static str },
-    #[error("docker's answer to {action} could not be read")]
-    Answer {
-        action: &'static str,
-        #[source]
-        source: BoxError,
-    },
-}
-
-/// The cause beneath an edge's error, without the edge's library in the signature.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-impl DockerError {
-    /// Whether the thing asked for does not exist.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
-        matches!(self, Self::Refused { status: 404, .. })
-    }
-
-    /// The status of a refusal.
-    #[must_use]
-    pub fn status(&self) -> Option<u16> {
-        match self {
-            Self::Refused { status, .. } => Some(*status),
-            _ => None,
-        }
-    }
-
-    /// Whether trying again later may help.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Timeout { .. } | Self::Unreachable { .. } | Self::Answer { .. } => true,
-            Self::Refused { status, .. } => *status >= 500,
-            Self::ImageMissing { .. } | Self::NetworkMissing { .. } | Self::Address { .. } => false,
-        }
-    }
 }
 
 /// Progress of pulls, by image reference, for status and metrics.

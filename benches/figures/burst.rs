@@ -197,7 +197,7 @@ async fn prepare(
             command: pool.command.clone(),
             network: real.engine.network.name.clone(),
             resources: pool.resources.clone(),
-            scope: pool.scope.path(),
+            scope: pool.scope.clone(),
             revision: pool.revision.clone(),
             created_at: Timestamp(1),
             correlation: runner.tail(),

@@ -10,6 +10,7 @@ use runner_orchestrator::docker::{
 };
 use runner_orchestrator::fleet::id::{ContainerId, IntentId, PoolName};
 use runner_orchestrator::fleet::intent::{Intent, Wish};
+use runner_orchestrator::fleet::policy::Policy;
 use runner_orchestrator::fleet::runner::RunnerPhase;
 use runner_orchestrator::store::Topic;
 use rustix::process::Pid;
@@ -73,7 +74,9 @@ fn api() -> anyhow::Result<Measured> {
 fn exit() -> anyhow::Result<Measured> {
     let max = MIN_RUNNERS * 2;
     on_real_engine(max, async |real| {
-        let fleet = Fleet { min_runners: MIN_RUNNERS, ..real.fleet(max) };
+        // One killed runner after the other is what the breaker is for; not measured here.
+        let policy = Policy { breaker_failures: u32::MAX, ..Policy::default() };
+        let fleet = Fleet { min_runners: MIN_RUNNERS, policy, ..real.fleet(max) };
         with_orchestrator(real, &fleet, async |orchestrator, creates| {
             let mut deaths = real.docker()?.events(&real.mark).await?;
             let (mut reactions, mut told) = (Vec::new(), Vec::new());

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use runner_orchestrator::docker::{
     Attached, ContainerEvent, ContainerSeen, ContainerState, Daemon, Docker, DockerError, LogLine,
-    LogQuery, Network, NetworkSpec, PullProgress, RunnerContainer, Swept,
+    LogQuery, Marker, Network, NetworkSpec, PullProgress, RunnerContainer, Swept,
 };
 use runner_orchestrator::fleet::budget::Budget;
 use runner_orchestrator::fleet::id::{
@@ -79,8 +79,25 @@ impl Docker for TimedDocker {
         self.called().claim_identity(mark, fresh).await
     }
 
-    async fn write_marker(&self, mark: &ClusterMark, host: HostId, boot: BootId) -> Answer<()> {
-        self.called().write_marker(mark, host, boot).await
+    async fn replace_identity(
+        &self,
+        mark: &ClusterMark,
+        old: HostId,
+        fresh: HostId,
+    ) -> Answer<HostId> {
+        self.called().replace_identity(mark, old, fresh).await
+    }
+
+    async fn marker(&self, mark: &ClusterMark, host: HostId) -> Answer<Option<Marker>> {
+        self.called().marker(mark, host).await
+    }
+
+    async fn write_marker(&self, mark: &ClusterMark, marker: &Marker) -> Answer<()> {
+        self.called().write_marker(mark, marker).await
+    }
+
+    async fn remove_marker(&self, mark: &ClusterMark, boot: BootId) -> Answer<()> {
+        self.called().remove_marker(mark, boot).await
     }
 
     async fn containers(&self, mark: &ClusterMark) -> Answer<Vec<ContainerSeen>> {

@@ -42,6 +42,7 @@ pub(crate) struct Fleet {
     pub(crate) scale_up_threshold: u32,
     pub(crate) scale_down_threshold: u32,
     pub(crate) poll_interval: Duration,
+    pub(crate) policy: Policy,
 }
 
 impl Fleet {
@@ -56,6 +57,7 @@ impl Fleet {
             scale_up_threshold: 1,
             scale_down_threshold: 0,
             poll_interval: Duration::from_secs(1),
+            policy: Policy::default(),
         }
     }
 
@@ -97,7 +99,7 @@ impl Fleet {
             host_max_runners: self.max_runners,
             // Runners are cleared away by whoever measures.
             shutdown: Shutdown { drain: false, timeout: Duration::from_secs(10) },
-            policy: Policy::default(),
+            policy: self.policy.clone(),
         }
     }
 }

@@ -44,6 +44,11 @@ impl Connection {
         Ok(Self { address, client: Mutex::new(None) })
     }
 
+    /// Whether the daemon is on this machine.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self.address, Address::Unix(_))
+    }
+
     /// Makes one call, within `limit` from here to its last byte.
     pub(super) async fn call<T, F>(
         &self,

@@ -14,8 +14,8 @@ use super::probe::{self, Probe, ProbeSpec};
 use super::subnet::Supernet;
 use super::{
     Attached, ContainerEvent, ContainerSeen, ContainerState, Daemon, Docker, DockerError, LogLine,
-    LogQuery, Network, NetworkSpec, PullProgress, RunnerContainer, Swept, container, events, image,
-    logs, network, sweep, volume,
+    LogQuery, Marker, Network, NetworkSpec, PullProgress, RunnerContainer, Swept, container, disk,
+    events, image, logs, network, sweep, volume,
 };
 use crate::fleet::id::{BootId, ClusterMark, ContainerId, HostId};
 
@@ -101,6 +101,10 @@ impl Docker for BollardDocker {
                 tokio::try_join!(docker.info(), docker.version())
             })
             .await?;
+        let disk_free = match info.docker_root_dir.as_deref() {
+            Some(root) if self.connection.is_local() => disk::free(root).await,
+            _ => None,
+        };
         Ok(Daemon {
             version: version.version.or(info.server_version).unwrap_or_default(),
             api_version: version.api_version.unwrap_or_default(),
@@ -110,6 +114,7 @@ impl Docker for BollardDocker {
             live_restore: info.live_restore_enabled.unwrap_or_default(),
             storage_driver: info.driver.unwrap_or_default(),
             cgroup_version: info.cgroup_version.map(|v| v.to_string()).unwrap_or_default(),
+            disk_free_bytes: disk_free,
         })
     }
 
@@ -121,13 +126,29 @@ impl Docker for BollardDocker {
         volume::claim_identity(&self.connection, mark, fresh).await
     }
 
-    async fn write_marker(
+    async fn replace_identity(
+        &self,
+        mark: &ClusterMark,
+        old: HostId,
+        fresh: HostId,
+    ) -> Result<HostId, DockerError> {
+        volume::replace_identity(&self.connection, mark, old, fresh).await
+    }
+
+    async fn marker(
         &self,
         mark: &ClusterMark,
         host: HostId,
-        boot: BootId,
-    ) -> Result<(), DockerError> {
-        volume::write_marker(&self.connection, mark, host, boot).await
+    ) -> Result<Option<Marker>, DockerError> {
+        volume::marker(&self.connection, mark, host).await
+    }
+
+    async fn write_marker(&self, mark: &ClusterMark, marker: &Marker) -> Result<(), DockerError> {
+        volume::write_marker(&self.connection, mark, marker).await
+    }
+
+    async fn remove_marker(&self, mark: &ClusterMark, boot: BootId) -> Result<(), DockerError> {
+        volume::remove_marker(&self.connection, mark, boot).await
     }
 
     async fn containers(&self, mark: &ClusterMark) -> Result<Vec<ContainerSeen>, DockerError> {

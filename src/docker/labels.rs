@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use chrono::DateTime;
 
 use super::{ContainerLabels, RunnerContainer, label};
-use crate::fleet::id::{ClusterMark, PoolName, RunnerName};
+use crate::fleet::id::{ClusterMark, PoolName, RepoName, RunnerName};
+use crate::fleet::pool::Scope;
 use crate::fleet::time::Timestamp;
 
 /// Every label of a runner's container.
@@ -16,7 +17,8 @@ pub(crate) fn encode(spec: &RunnerContainer) -> HashMap<String, String> {
         (label::VERSION, label::VERSION_VALUE.to_owned()),
         (label::RUNNER_NAME, spec.name.to_string()),
         (label::CREATED_AT, spec.created_at.to_string()),
-        (label::REPO_URL, spec.scope.clone()),
+        (label::REPO_URL, spec.scope.path()),
+        (label::SCOPE, spec.scope.to_string()),
         (label::IMAGE, spec.image.clone()),
         (label::CLUSTER, spec.cluster.to_string()),
         (label::HOST, spec.host.to_string()),
@@ -52,6 +54,7 @@ pub(crate) fn parse(labels: &HashMap<String, String>) -> Option<ContainerLabels>
         revision: get(label::SPEC)?.to_owned(),
         created_at: instant(get(label::CREATED_AT)?)?,
         correlation: get(label::CORRELATION)?.to_owned(),
+        scope: get(label::SCOPE).and_then(scope),
     })
 }
 
@@ -73,6 +76,18 @@ pub(crate) fn filter(mark: &ClusterMark) -> HashMap<String, Vec<String>> {
     let ours = format!("{}={}", label::MANAGED_BY, label::MANAGED_BY_VALUE);
     let cluster = format!("{}={mark}", label::CLUSTER);
     HashMap::from([("label".to_owned(), vec![ours, cluster])])
+}
+
+/// Reads what [`Scope`] shows of itself. Which organisations of an enterprise have demand
+/// is the configuration's to say: a registration is found without it.
+fn scope(text: &str) -> Option<Scope> {
+    let (kind, name) = text.split_once(' ').filter(|(_, name)| !name.is_empty())?;
+    match kind {
+        "repo" => Some(Scope::Repo(RepoName::from(name))),
+        "org" => Some(Scope::Org(name.to_owned())),
+        "enterprise" => Some(Scope::Enterprise { slug: name.to_owned(), orgs: Vec::new() }),
+        _ => None,
+    }
 }
 
 fn instant(text: &str) -> Option<Timestamp> {
@@ -113,9 +128,27 @@ mod tests {
     }
 
     #[test]
+    fn a_scope_is_read_back_and_an_older_set_has_none() {
+        let scopes = [
+            Scope::Repo(RepoName::from("acme/demo")),
+            Scope::Org("acme".to_owned()),
+            Scope::Enterprise { slug: "acme".to_owned(), orgs: Vec::new() },
+        ];
+        for scope in scopes {
+            let labels = encode(&RunnerContainer { scope: scope.clone(), ..sample() });
+            assert_eq!(parse(&labels).unwrap().scope, Some(scope));
+        }
+        let mut older = encode(&sample());
+        older.remove(label::SCOPE);
+        assert_eq!(parse(&older).unwrap().scope, None);
+        older.insert(label::SCOPE.to_owned(), "galaxy acme".to_owned());
+        assert_eq!(parse(&older).unwrap().scope, None);
+    }
+
+    #[test]
     fn a_set_with_anything_essential_missing_or_garbled_is_skipped() {
         let whole = encode(&sample());
-        let read_nowhere = [label::REPO_URL, label::IMAGE];
+        let read_nowhere = [label::REPO_URL, label::IMAGE, label::SCOPE];
         for key in whole.keys().filter(|key| !read_nowhere.contains(&key.as_str())) {
             let mut labels = whole.clone();
             labels.remove(key);

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     Attached, ContainerEvent, ContainerSeen, ContainerState, Daemon, Docker, DockerError, LogLine,
-    LogQuery, Network, NetworkSpec, PullProgress, RunnerContainer, Swept,
+    LogQuery, Marker, Network, NetworkSpec, PullProgress, RunnerContainer, Swept,
 };
 use crate::fleet::id::{BootId, ClusterMark, ContainerId, HostId};
 use crate::telemetry::metrics::{Metrics, Outcome};
@@ -66,13 +66,29 @@ impl Docker for MeasuredDocker {
         self.measure("claim_identity", self.inner.claim_identity(mark, fresh)).await
     }
 
-    async fn write_marker(
+    async fn replace_identity(
+        &self,
+        mark: &ClusterMark,
+        old: HostId,
+        fresh: HostId,
+    ) -> Result<HostId, DockerError> {
+        self.measure("replace_identity", self.inner.replace_identity(mark, old, fresh)).await
+    }
+
+    async fn marker(
         &self,
         mark: &ClusterMark,
         host: HostId,
-        boot: BootId,
-    ) -> Result<(), DockerError> {
-        self.measure("write_marker", self.inner.write_marker(mark, host, boot)).await
+    ) -> Result<Option<Marker>, DockerError> {
+        self.measure("marker", self.inner.marker(mark, host)).await
+    }
+
+    async fn write_marker(&self, mark: &ClusterMark, marker: &Marker) -> Result<(), DockerError> {
+        self.measure("write_marker", self.inner.write_marker(mark, marker)).await
+    }
+
+    async fn remove_marker(&self, mark: &ClusterMark, boot: BootId) -> Result<(), DockerError> {
+        self.measure("remove_marker", self.inner.remove_marker(mark, boot)).await
     }
 
     async fn containers(&self, mark: &ClusterMark) -> Result<Vec<ContainerSeen>, DockerError> {

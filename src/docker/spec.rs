@@ -85,7 +85,8 @@ fn nano_cpus(cpus: f64) -> i64 {
 /// A description with every field set, for tests of what is made from it.
 #[cfg(test)]
 pub(super) fn sample() -> RunnerContainer {
-    use crate::fleet::id::{BootId, ClusterMark, HostId, PoolName, RunnerId, RunnerName};
+    use crate::fleet::id::{BootId, ClusterMark, HostId, PoolName, RepoName, RunnerId, RunnerName};
+    use crate::fleet::pool::Scope;
     use crate::fleet::time::Timestamp;
     use uuid::Uuid;
 
@@ -108,7 +109,7 @@ pub(super) fn sample() -> RunnerContainer {
             memory_bytes: Some(512 * 1024 * 1024),
             pids: Some(256),
         },
-        scope: "acme/demo".to_owned(),
+        scope: Scope::Repo(RepoName::from("acme/demo")),
         revision: "r1".to_owned(),
         created_at: Timestamp(1_700_000_000_123),
         correlation: "c-1".to_owned(),

@@ -5,8 +5,8 @@ use bollard::models::{Volume, VolumeCreateRequest};
 use bollard::query_parameters::{ListVolumesOptions, RemoveVolumeOptions};
 
 use super::connection::{CHANGE_LIMIT, Connection, READ_LIMIT, answer};
-use super::{DockerError, label, labels};
-use crate::fleet::id::{BootId, ClusterMark, HostId};
+use super::{DockerError, Marker, label, labels};
+use crate::fleet::id::{BootId, ClusterMark, HostId, Term};
 
 pub(super) const ROLE_IDENTITY: &str = "identity";
 pub(super) const ROLE_MARKER: &str = "marker";
@@ -18,7 +18,7 @@ pub(super) async fn claim_identity(
     fresh: HostId,
 ) -> Result<HostId, DockerError> {
     const ACTION: &str = "claiming the host's identity";
-    let name = format!("runner-orchestrator-identity-{mark}");
+    let name = identity_name(mark);
     let mut labels = labels::of_role(mark, ROLE_IDENTITY);
     labels.insert(label::HOST.to_owned(), fresh.to_string());
     let request = VolumeCreateRequest {
@@ -41,18 +41,46 @@ pub(super) async fn claim_identity(
         .ok_or_else(|| answer(ACTION, "the identity volume carries no host id"))
 }
 
-/// Leaves this boot's marker and takes away those of earlier boots.
-pub(super) async fn write_marker(
+/// Takes the identity `old` away and claims `fresh`.
+pub(super) async fn replace_identity(
+    connection: &Connection,
+    mark: &ClusterMark,
+    old: HostId,
+    fresh: HostId,
+) -> Result<HostId, DockerError> {
+    // Claiming the old one reads it, or makes it when it is gone: either way what stands
+    // afterwards is taken away only if it is the old one.
+    if claim_identity(connection, mark, old).await? == old {
+        remove(connection, &identity_name(mark)).await?;
+    }
+    claim_identity(connection, mark, fresh).await
+}
+
+/// The marker of the host's agent.
+pub(super) async fn marker(
     connection: &Connection,
     mark: &ClusterMark,
     host: HostId,
-    boot: BootId,
+) -> Result<Option<Marker>, DockerError> {
+    let markers = markers(connection, mark).await?;
+    let of_host = markers.into_iter().filter_map(|volume| parse_marker(&volume));
+    // More than one only while a new one is being written: the newest counts.
+    Ok(of_host.filter(|marker| marker.host == host).max_by_key(|m| (m.term, m.boot)))
+}
+
+/// Leaves this boot's marker and takes away all others.
+pub(super) async fn write_marker(
+    connection: &Connection,
+    mark: &ClusterMark,
+    marker: &Marker,
 ) -> Result<(), DockerError> {
     const ACTION: &str = "writing the agent's marker";
-    let name = format!("runner-orchestrator-marker-{mark}-{boot}");
+    // A volume's labels cannot be changed: another term is another volume.
+    let name = format!("runner-orchestrator-marker-{mark}-{}-{}", marker.boot, marker.term);
     let mut labels = labels::of_role(mark, ROLE_MARKER);
-    labels.insert(label::HOST.to_owned(), host.to_string());
-    labels.insert(label::BOOT.to_owned(), boot.to_string());
+    labels.insert(label::HOST.to_owned(), marker.host.to_string());
+    labels.insert(label::BOOT.to_owned(), marker.boot.to_string());
+    labels.insert(label::TERM.to_owned(), marker.term.to_string());
     let request = VolumeCreateRequest {
         name: Some(name.clone()),
         labels: Some(labels),
@@ -61,12 +89,47 @@ pub(super) async fn write_marker(
     connection
         .call(ACTION, CHANGE_LIMIT, async |docker| docker.create_volume(request).await)
         .await?;
-    for volume in list(connection, mark, Usage::Any).await? {
-        if role(&volume) == Some(ROLE_MARKER) && volume.name != name {
+    for volume in markers(connection, mark).await? {
+        if volume.name != name {
             remove(connection, &volume.name).await?;
         }
     }
     Ok(())
+}
+
+/// Takes the markers of one boot away.
+pub(super) async fn remove_marker(
+    connection: &Connection,
+    mark: &ClusterMark,
+    boot: BootId,
+) -> Result<(), DockerError> {
+    for volume in markers(connection, mark).await? {
+        if parse_marker(&volume).is_some_and(|marker| marker.boot == boot) {
+            remove(connection, &volume.name).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn markers(connection: &Connection, mark: &ClusterMark) -> Result<Vec<Volume>, DockerError> {
+    let mut volumes = list(connection, mark, Usage::Any).await?;
+    volumes.retain(|volume| role(volume) == Some(ROLE_MARKER));
+    Ok(volumes)
+}
+
+/// `None`: not a marker, or of a version we do not know.
+fn parse_marker(volume: &Volume) -> Option<Marker> {
+    let get = |key: &str| volume.labels.get(key);
+    Some(Marker {
+        host: get(label::HOST)?.parse().ok()?,
+        boot: get(label::BOOT)?.parse().ok()?,
+        // Markers of the first version carry none.
+        term: Term(get(label::TERM).map_or(Some(0), |term| term.parse().ok())?),
+    })
+}
+
+fn identity_name(mark: &ClusterMark) -> String {
+    format!("runner-orchestrator-identity-{mark}")
 }
 
 /// Which volumes are meant.

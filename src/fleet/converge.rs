@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::host::{Assigned, Assignment};
 use super::id::{BootId, ContainerId, HostId, PoolName, RunnerId, RunnerName};
+use super::pool::Scope;
 use super::reason::{Reason, Refusal};
 use super::runner::{Failure, RunnerPhase, RunnerRecord};
 use super::time::Timestamp;
@@ -81,6 +82,7 @@ pub struct Found {
     pub runner: RunnerId,
     pub name: RunnerName,
     pub pool: PoolName,
+    pub scope: Option<Scope>,
     pub state: FoundState,
 }
 

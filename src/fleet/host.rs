@@ -34,6 +34,20 @@ pub struct HostRecord {
     pub runners: BTreeMap<RunnerId, RunnerRecord>,
     /// Ids handed back, with the reason.
     pub refused: BTreeMap<RunnerId, Refusal>,
+    /// What the machine offers. Unknown is never zero.
+    #[serde(default)]
+    pub capacity: Capacity,
+}
+
+/// What a Docker host's machine offers, as far as its daemon or the agent can tell.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Capacity {
+    pub cpus: Option<u32>,
+    pub memory_bytes: Option<u64>,
+    /// Free where the daemon keeps its data; only where the agent can see that.
+    pub disk_free_bytes: Option<u64>,
+    pub architecture: Option<String>,
 }
 
 /// What the leader wants of one host; the leader is its only writer.
@@ -85,4 +99,50 @@ pub enum Liveness {
     Suspect,
     /// Silent for 45 s: its runners are placed elsewhere.
     Lost,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const ID: &str = "018f0000-0000-7000-8000-000000000001";
+
+    /// A report as the version before wrote it.
+    fn older() -> Value {
+        json!({
+            "version": 0, "host": ID, "boot": ID, "replica": ID, "seq": 3, "at": 1000,
+            "hostname": "h1", "docker_version": null, "docker_up": true, "stopping": false,
+            "max_runners": 4, "images": ["i"], "refused": {},
+            "runners": { ID: {
+                "id": ID, "name": "orchestrated-aaaaaa-bbbbbbbb-cccccccccccc",
+                "pool": "default", "phase": { "phase": "listening", "since": 900 },
+                "container": "c", "github_id": 7, "assigned_at": 800, "listened_at": 900,
+                "revision": "1", "correlation": "c-1", "retiring": null,
+                "retire_blocked_until": null, "adopted": false,
+            } },
+        })
+    }
+
+    #[test]
+    fn a_report_of_the_version_before_is_read() {
+        let record: HostRecord = serde_json::from_value(older()).unwrap();
+        assert_eq!(record.capacity, Capacity::default());
+        assert!(record.runners.values().all(|runner| runner.scope.is_none()));
+    }
+
+    #[test]
+    fn fields_of_a_later_version_are_passed_over() {
+        let mut later = older();
+        later["version"] = json!(2);
+        later["colour"] = json!("blue");
+        later["capacity"] = json!({ "cpus": 8, "gpus": 2 });
+        later["runners"][ID]["mood"] = json!("good");
+        let record: HostRecord = serde_json::from_value(later).unwrap();
+        assert_eq!(record.capacity, Capacity { cpus: Some(8), ..Capacity::default() });
+        let again: HostRecord =
+            serde_json::from_value(serde_json::to_value(&record).unwrap()).unwrap();
+        assert_eq!(again, record);
+    }
 }

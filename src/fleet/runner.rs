@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::id::{ContainerId, GitHubRunnerId, PoolName, RunnerId, RunnerName};
+use super::pool::Scope;
 use super::reason::Reason;
 use super::time::Timestamp;
 
@@ -305,4 +306,7 @@ pub struct RunnerRecord {
     pub retire_blocked_until: Option<Timestamp>,
     /// Found running when its agent started.
     pub adopted: bool,
+    /// Where it is registered: still known when its pool is no longer configured.
+    #[serde(default)]
+    pub scope: Option<Scope>,
 }

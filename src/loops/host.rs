@@ -10,15 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::docker::{Docker, NetworkSpec, Pulls};
+use crate::docker::{Daemon, Docker, NetworkSpec, Pulls};
 use crate::election::{self, Agency};
 use crate::fleet::converge::Listing;
 use crate::fleet::id::{
-    BootId, ClusterMark, ContainerId, GitHubRunnerId, HostId, PoolName, ReplicaId, RunnerId,
+    ClusterMark, ContainerId, GitHubRunnerId, HostId, PoolName, ReplicaId, RunnerId,
 };
 use crate::fleet::listener::JobResult;
 use crate::fleet::pool::Pool;
@@ -30,15 +31,24 @@ use crate::telemetry::metrics::Metrics;
 
 mod agent;
 pub mod boot;
+pub mod capacity;
 pub mod follow;
+mod guard;
 pub mod images;
+mod keep;
 mod measure;
 pub mod remove;
+pub mod rights;
+pub mod standing;
 pub mod start;
 pub mod state;
 
 use agent::AgentLoop;
+use boot::TakeOver;
+use guard::GuardedDocker;
 use remove::RetireEnd;
+use rights::Rights;
+use standing::{Part, Standing, StoodBy};
 use start::StartEnd;
 use state::State;
 
@@ -71,6 +81,8 @@ pub struct Host {
     pub shutdown: Shutdown,
     /// Progress of image pulls, for status.
     pub pulls: watch::Sender<Pulls>,
+    /// How this replica stands to the host, for status and for the other replicas.
+    pub standing: watch::Sender<Standing>,
 }
 
 /// What happens to runners when the process ends.
@@ -111,12 +123,28 @@ pub enum Event {
     OutOfMemory(RunnerId),
     Listed(Result<Listing, String>),
     Images(Vec<String>),
+    Capacity(Box<Daemon>),
     EventStream,
+    /// This boot's time is over.
+    Leave(Left),
+}
+
+/// How the service of one boot ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Left {
+    /// Told to stop; `quiet` when nothing was under way any more.
+    Stopped { quiet: bool },
+    /// Another replica is the agent.
+    Superseded,
+    /// The daemon has another identity now.
+    OtherIdentity,
 }
 
 /// What the starts of one host share.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    rights: Rights,
+    /// Closed when no further start may begin.
     starts: Arc<Semaphore>,
     /// Pools whose network this boot has made or found.
     networks: Arc<tokio::sync::Mutex<BTreeSet<PoolName>>>,
@@ -133,51 +161,84 @@ impl Host {
     /// Serves this Docker host until cancelled: stands by while another replica is its
     /// agent, and shuts down by [`Shutdown`].
     pub async fn run(self, cancel: CancellationToken) {
-        let Some(host) = boot::identify(&self, &cancel).await else { return };
-        let (tell, mut agency) = watch::channel(None);
-        let resign = CancellationToken::new();
-        let lease = election::serve(self.store.clone(), self.replica, host, tell, resign.clone());
-        let lease = self.tracker.spawn(lease);
-        while let Some(held) = next_agency(&mut agency, &cancel).await {
-            let Some(boot) = boot::take_over(&self, &held, &cancel).await else { break };
-            self.clone().serve(host, boot, agency.clone(), &cancel).await;
+        loop {
+            let Some(host) = boot::identify(&self, &cancel).await else { return };
+            self.standing.send_modify(|standing| standing.is(host, Part::Unknown));
+            let (tell, mut agency) = watch::channel(None);
+            let resign = CancellationToken::new();
+            let lease =
+                election::serve(self.store.clone(), self.replica, host, tell, resign.clone());
+            // A set of one, so that it ends with us in any case.
+            let mut campaign = JoinSet::new();
+            campaign.spawn(lease);
+            self.under(host, &mut agency, &cancel).await;
+            resign.cancel();
+            // It only gives the lease up; a panic in it has been reported already.
+            let _ = campaign.join_next().await;
             if cancel.is_cancelled() {
-                break;
+                return;
             }
         }
-        resign.cancel();
-        // It only gives the lease up; a panic in it has been reported already.
-        let _ = lease.await;
+    }
+
+    /// Stands by and serves in turns, until cancelled or until the daemon has another
+    /// identity.
+    async fn under(
+        &self,
+        host: HostId,
+        agency: &mut watch::Receiver<Option<Agency>>,
+        cancel: &CancellationToken,
+    ) {
+        loop {
+            match standing::stand_by(self, host, agency, cancel).await {
+                StoodBy::Agent => (),
+                StoodBy::Cancelled => return,
+                StoodBy::Clash(clash) => {
+                    return standing::take_new_identity(self, clash, cancel).await;
+                }
+            }
+            let rights = match boot::take_over(self, agency, cancel).await {
+                TakeOver::Done(rights) => rights,
+                TakeOver::Lost => continue,
+                TakeOver::Cancelled => return,
+            };
+            match self.clone().serve(rights, cancel).await {
+                Left::Stopped { .. } | Left::OtherIdentity => return,
+                Left::Superseded => (),
+            }
+        }
     }
 
     /// The agent's loop, from taking over until cancelled or until another took over.
-    async fn serve(
-        self,
-        host: HostId,
-        boot: BootId,
-        agency: watch::Receiver<Option<Agency>>,
-        cancel: &CancellationToken,
-    ) {
+    async fn serve(mut self, rights: Rights, cancel: &CancellationToken) -> Left {
         let (events, inbox) = mpsc::channel(EVENTS_QUEUED);
-        let limits =
-            Limits { starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)), networks: Arc::default() };
+        let daemon = self.docker.clone();
+        self.docker = Arc::new(GuardedDocker::new(daemon.clone(), rights.clone()));
+        let limits = Limits {
+            rights: rights.clone(),
+            starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+            networks: Arc::default(),
+        };
         let background = CancellationToken::new();
         let _stop_background = background.clone().drop_guard();
         self.tracker.spawn(follow::docker_events(self.clone(), events.clone(), background.clone()));
         self.tracker.spawn(images::watch(self.clone(), events.clone(), background.clone()));
-        let state = State::new(&self, host, boot);
-        let agent = AgentLoop { host: self, state, events, limits, assignment: None, agency };
-        agent.run(inbox, cancel.clone()).await;
-    }
-}
-
-/// Waits until this replica is the host's agent; `None` when cancelled first.
-async fn next_agency(
-    agency: &mut watch::Receiver<Option<Agency>>,
-    cancel: &CancellationToken,
-) -> Option<Agency> {
-    tokio::select! { biased;
-        () = cancel.cancelled() => None,
-        held = agency.wait_for(Option::is_some) => held.ok()?.clone(),
+        self.tracker.spawn(capacity::watch(self.clone(), events.clone(), background.clone()));
+        self.tracker.spawn(keep::watch(
+            self.clone(),
+            rights.clone(),
+            events.clone(),
+            background.clone(),
+        ));
+        let marker = rights.marker();
+        let state = State::new(&self, marker.host, marker.boot);
+        let cluster = self.cluster.clone();
+        let shared = self.store.health().borrow().shared;
+        let agent = AgentLoop::new(self, state, events, limits);
+        let left = agent.run(inbox, cancel.clone()).await;
+        if left == (Left::Stopped { quiet: true }) && shared {
+            boot::hand_over(daemon.as_ref(), &cluster, marker.boot).await;
+        }
+        left
     }
 }

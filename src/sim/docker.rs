@@ -23,7 +23,7 @@ use self::host::Host;
 use crate::clock::Clock;
 use crate::docker::{
     Attached, ContainerEvent, ContainerSeen, ContainerState, Daemon, Docker, DockerError, LogLine,
-    LogQuery, Network, NetworkSpec, PullProgress, RunnerContainer, Swept,
+    LogQuery, Marker, Network, NetworkSpec, PullProgress, RunnerContainer, Swept,
 };
 use crate::fleet::id::{BootId, ClusterMark, ContainerId, HostId};
 
@@ -109,6 +109,11 @@ impl ModelDocker {
             .collect()
     }
 
+    /// Somebody prunes every volume that no container names: identity and marker go too.
+    pub fn prune_volumes(&self) {
+        self.host.world().prune_volumes();
+    }
+
     /// Kills a container's program from outside. Whether there was one to kill.
     pub fn kill(&self, id: &ContainerId, cause: Kill) -> bool {
         self.host.kill(id, cause)
@@ -159,6 +164,7 @@ impl Docker for ModelDocker {
                 live_restore: true,
                 storage_driver: "model".to_owned(),
                 cgroup_version: "2".to_owned(),
+                disk_free_bytes: Some(100 << 30),
             })
         };
         self.faults.call(Operation::Daemon, "asking the daemon about itself", answer).await
@@ -173,17 +179,39 @@ impl Docker for ModelDocker {
         self.faults.call(Operation::Identity, "claiming the host's identity", claim).await
     }
 
-    async fn write_marker(
+    async fn replace_identity(
         &self,
         mark: &ClusterMark,
-        _: HostId,
-        boot: BootId,
-    ) -> Result<(), DockerError> {
+        old: HostId,
+        fresh: HostId,
+    ) -> Result<HostId, DockerError> {
+        let replace = async { Ok(self.host.world().replace_identity(mark, old, fresh)) };
+        self.faults.call(Operation::Identity, "replacing the host's identity", replace).await
+    }
+
+    async fn marker(
+        &self,
+        mark: &ClusterMark,
+        host: HostId,
+    ) -> Result<Option<Marker>, DockerError> {
+        let read = async { Ok(self.host.world().marker(mark, host)) };
+        self.faults.call(Operation::Marker, "reading the agent's marker", read).await
+    }
+
+    async fn write_marker(&self, mark: &ClusterMark, marker: &Marker) -> Result<(), DockerError> {
         let write = async {
-            self.host.world().write_marker(mark, boot);
+            self.host.world().write_marker(mark, *marker);
             Ok(())
         };
         self.faults.call(Operation::Marker, "writing the agent's marker", write).await
+    }
+
+    async fn remove_marker(&self, mark: &ClusterMark, boot: BootId) -> Result<(), DockerError> {
+        let remove = async {
+            self.host.world().remove_marker(mark, boot);
+            Ok(())
+        };
+        self.faults.call(Operation::Marker, "removing the agent's marker", remove).await
     }
 
     async fn containers(&self, mark: &ClusterMark) -> Result<Vec<ContainerSeen>, DockerError> {

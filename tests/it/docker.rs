@@ -69,6 +69,8 @@ conforms! {
     a_flood_without_newline_is_cut,
     what_is_missing_is_told_by_kind,
     one_identity_wins,
+    the_newest_marker_stands_until_its_boot_takes_it_away,
+    an_identity_is_replaced_only_if_it_is_the_one_meant,
     a_network_is_made_once,
 }
 

@@ -1,7 +1,10 @@
 //! The real loops, client and rule on a modelled host and a modelled GitHub, in one
 //! process under a paused clock: modelled minutes pass in milliseconds.
 
+mod agents;
 mod faults;
 mod leading;
 mod life;
+mod link;
+mod replicas;
 mod world;

@@ -8,16 +8,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::remove::RetireEnd;
+use super::rights::Right;
 use super::state::State;
-use super::{Event, Host, Limits, boot, follow, remove, start};
-use crate::election::Agency;
-use crate::fleet::converge::{Action, Stopping, converge};
+use super::{Event, Host, Left, Limits, boot, follow, remove, start};
+use crate::election::LEASE_TTL;
+use crate::fleet::converge::{Action, FoundState, Stopping, converge};
 use crate::fleet::host::Assignment;
-use crate::fleet::id::{ContainerId, RunnerId};
+use crate::fleet::id::{ContainerId, PoolName, RunnerId, Term};
+use crate::fleet::pool::Scope;
 use crate::fleet::reason::Reason;
 use crate::fleet::runner::Seen;
 use crate::fleet::time::Timestamp;
-use crate::store::Topic;
+use crate::store::{Lease, LeaseKey, Topic};
 use crate::telemetry::metrics::{LoopName, Outcome};
 
 const TURN_EVERY: Duration = Duration::from_millis(500);
@@ -26,16 +28,34 @@ pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(300);
 
 /// The loop proper.
 pub(super) struct AgentLoop {
-    pub(super) host: Host,
-    pub(super) state: State,
-    pub(super) events: mpsc::Sender<Event>,
-    pub(super) limits: Limits,
-    pub(super) assignment: Option<(Assignment, Timestamp)>,
-    pub(super) agency: watch::Receiver<Option<Agency>>,
+    host: Host,
+    state: State,
+    events: mpsc::Sender<Event>,
+    limits: Limits,
+    assignment: Option<(Assignment, Timestamp)>,
+    /// What this boot may do in the present turn.
+    right: Right,
+    /// The store answered in the last turn.
+    store_answers: bool,
+    leave: Option<Left>,
 }
 
 impl AgentLoop {
-    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Event>, cancel: CancellationToken) {
+    pub(super) fn new(
+        host: Host,
+        state: State,
+        events: mpsc::Sender<Event>,
+        limits: Limits,
+    ) -> Self {
+        let (assignment, right) = (None, Right::Everything);
+        Self { host, state, events, limits, assignment, right, store_answers: true, leave: None }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Event>,
+        cancel: CancellationToken,
+    ) -> Left {
         let mut changes = self.host.store.changes(Topic::Assignments);
         let mut ticks = tokio::time::interval(TURN_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -55,13 +75,65 @@ impl AgentLoop {
                 _ = ticks.tick() => (),
             }
             let begun = tokio::time::Instant::now();
+            self.reconsider().await;
+            if let Some(left) = self.leave {
+                info!(host.id = %self.state.agent.host, boot = %self.state.agent.boot,
+                    "not this docker host's agent any more; what runs there is left alone");
+                return left;
+            }
             self.turn().await;
             let now = self.host.clock.now();
             self.host.metrics.loop_turn(LoopName::Host, Outcome::Ok, begun.elapsed(), now);
             if self.state.may_stop(self.host.clock.now()) {
                 self.report().await;
-                return;
+                return Left::Stopped { quiet: !self.state.is_working() };
             }
+        }
+    }
+
+    /// What this boot may still do. Costs nothing while it holds the lease.
+    async fn reconsider(&mut self) {
+        let before = self.right;
+        self.right = self.limits.rights.now().await;
+        if self.right != before {
+            info!(before = ?before, now = ?self.right, "this agent's rights have changed");
+        }
+        let superseded = match self.right {
+            Right::Everything => false,
+            Right::Nothing => true,
+            // The marker says nothing of an agent on another daemon with the same identity.
+            Right::Care | Right::Watch => self.store_answers && self.is_another_s().await,
+        };
+        if superseded {
+            self.leave.get_or_insert(Left::Superseded);
+        }
+    }
+
+    /// Whether another replica holds this host's lease. Asked with a term that nobody
+    /// has, which changes nothing.
+    async fn is_another_s(&self) -> bool {
+        let lease = LeaseKey::Agent(self.state.agent.host);
+        let own = self.host.replica;
+        let answer = self.host.store.renew(lease, own, Term(0), LEASE_TTL).await;
+        matches!(answer, Ok(Lease::HeldBy { replica, .. }) if replica != own)
+    }
+
+    /// Whether the action may be carried out. What is passed over now is found again by
+    /// the next list or turn.
+    fn may(&self, action: &Action) -> bool {
+        match action {
+            Action::Accept(_)
+            | Action::Refuse { .. }
+            | Action::Start(_)
+            | Action::CancelStart { .. }
+            | Action::Retire { .. } => self.right == Right::Everything,
+            Action::Reap(_) => matches!(self.right, Right::Everything | Right::Care),
+            Action::Discard(found) => match self.right {
+                Right::Everything => true,
+                Right::Care => found.state == FoundState::Exited,
+                Right::Watch | Right::Nothing => false,
+            },
+            Action::Adopt(_) | Action::ReportLost(_) | Action::Forget(_) => true,
         }
     }
 
@@ -69,6 +141,10 @@ impl AgentLoop {
         let shutdown = self.host.shutdown;
         let now = self.host.clock.now();
         self.state.stop(shutdown, now);
+        if !shutdown.drain {
+            // Starts that wait for their turn are left to the next agent.
+            self.limits.starts.close();
+        }
         info!(drain = shutdown.drain, "host loop is stopping");
     }
 
@@ -76,8 +152,15 @@ impl AgentLoop {
     async fn turn(&mut self) {
         let now = self.host.clock.now();
         match self.host.store.assignment(self.state.agent.host).await {
-            Ok(assignment) => self.assignment = Some((assignment, now)),
-            Err(error) => warn!(error = %error, "could not read this host's assignment"),
+            Ok(assignment) => {
+                self.assignment = Some((assignment, now));
+                self.store_answers = true;
+            }
+            Err(error) => {
+                if std::mem::replace(&mut self.store_answers, false) {
+                    warn!(error = %error, "could not read this host's assignment");
+                }
+            }
         }
         // Before the first list nobody knows what runs here already.
         if !self.state.adopted {
@@ -87,7 +170,8 @@ impl AgentLoop {
             let listing = self.state.listing.take();
             self.state.term = assignment.term;
             let agent = &self.state.agent;
-            let actions = converge(agent, &assignment, read_at, listing.as_ref(), now);
+            let mut actions = converge(agent, &assignment, read_at, listing.as_ref(), now);
+            actions.retain(|action| self.may(action));
             let starting: Vec<_> =
                 actions.into_iter().filter_map(|a| self.act(a, &assignment)).collect();
             for id in starting {
@@ -99,7 +183,8 @@ impl AgentLoop {
         if self.state.list_due(now) {
             self.list();
         }
-        if now >= self.state.sweep_at && self.state.agent.stopping == Stopping::No {
+        let at_rest = self.state.agent.stopping == Stopping::No && self.right == Right::Everything;
+        if now >= self.state.sweep_at && at_rest {
             self.state.sweep_at = now + SWEEP_EVERY;
             self.host.tracker.spawn(remove::sweep(self.host.clone()));
         }
@@ -112,7 +197,10 @@ impl AgentLoop {
     fn act(&mut self, action: Action, assignment: &Assignment) -> Option<RunnerId> {
         let now = self.host.clock.now();
         match action {
-            Action::Accept(assigned) => return self.state.accept(*assigned, now),
+            Action::Accept(assigned) => {
+                let scope = self.host.pools.get(&assigned.pool).map(|pool| pool.scope.clone());
+                return self.state.accept(*assigned, scope, now);
+            }
             Action::Start(id) => return Some(id),
             Action::Refuse { runner, refusal } => self.state.refuse(runner, refusal),
             Action::CancelStart { runner, reason } => self.state.cancel_start(runner, reason),
@@ -129,7 +217,7 @@ impl AgentLoop {
             }
             Action::Discard(found) => {
                 if self.state.begin_discard(&found.id) {
-                    let scope = self.host.pools.get(&found.pool).map(|pool| pool.scope.clone());
+                    let scope = self.scope(&found.pool, found.scope.as_ref());
                     let events = self.events.clone();
                     self.host.tracker.spawn(remove::discard(
                         self.host.clone(),
@@ -164,13 +252,20 @@ impl AgentLoop {
 
     fn retire(&mut self, runner: RunnerId, reason: Reason, force: bool) {
         let Some(order) = self.state.begin_retire(runner, reason, force) else { return };
-        let Some(pool) = self.host.pools.get(&order.pool).cloned() else {
-            // The pool is no longer configured: without its scope GitHub cannot be asked.
+        let Some(scope) = self.scope(&order.pool, order.scope.as_ref()) else {
+            // Without its scope GitHub cannot be asked.
+            warn!(runner.id = %runner, pool = %order.pool, "its pool is no longer configured");
             self.state.retire_ended(runner, RetireEnd::NotNow, self.host.clock.now());
             return;
         };
         let events = self.events.clone();
-        self.host.tracker.spawn(remove::retire(self.host.clone(), order, pool, events));
+        self.host.tracker.spawn(remove::retire(self.host.clone(), order, scope, events));
+    }
+
+    /// Where a runner is registered: as its container says, or else as its pool does.
+    fn scope(&self, pool: &PoolName, told: Option<&Scope>) -> Option<Scope> {
+        let configured = || self.host.pools.get(pool).map(|pool| pool.scope.clone());
+        told.cloned().or_else(configured)
     }
 
     fn settle_exit(&mut self, runner: RunnerId) {
@@ -193,7 +288,7 @@ impl AgentLoop {
 
     async fn report(&mut self) {
         let now = self.host.clock.now();
-        let Some(agency) = self.agency.borrow().clone() else { return };
+        let Some(agency) = self.limits.rights.agency() else { return };
         let record = self.state.report(&self.host, now);
         if let Err(error) = self.host.store.report(&agency, record).await {
             warn!(error = %error, "could not report this host");
@@ -236,7 +331,9 @@ impl AgentLoop {
                 }
             }
             Event::Images(images) => self.state.images_are(images),
+            Event::Capacity(daemon) => self.state.daemon_is(*daemon),
             Event::EventStream => self.state.list_soon(now),
+            Event::Leave(left) => self.leave = Some(left),
         }
     }
 
@@ -256,7 +353,7 @@ impl AgentLoop {
             return;
         };
         let Some(order) = self.state.exited(runner, code, oom, now) else { return };
-        let scope = self.host.pools.get(&order.pool).map(|pool| pool.scope.clone());
+        let scope = self.scope(&order.pool, order.scope.as_ref());
         let events = self.events.clone();
         self.host.tracker.spawn(remove::reap(self.host.clone(), order, scope, events));
     }

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::rights::Rights;
+use super::standing::Part;
 use super::{Event, Host};
-use crate::docker::{ContainerState, DockerError};
+use crate::docker::{ContainerState, Docker, DockerError, Marker};
 use crate::election::Agency;
 use crate::fleet::converge::{Found, FoundState, Listing};
-use crate::fleet::id::{BootId, HostId};
+use crate::fleet::id::{BootId, ClusterMark, HostId};
 use crate::telemetry::metrics::Dependency;
 
 /// A daemon that is away is asked again after 0.2 s, doubling up to this.
@@ -23,18 +25,88 @@ pub async fn identify(host: &Host, cancel: &CancellationToken) -> Option<HostId>
     persistently(host, cancel, || try_identify(host)).await
 }
 
+/// What a predecessor still had on its way to the daemon has come to its end after this
+/// long, or never will: it begins nothing once its lease has run out, looks at the marker
+/// at least once a second, gives a hand-over ten seconds, and a create or a start takes
+/// less on a daemon that answers at all. Only then does a list show all there is.
+pub const SETTLE: Duration = Duration::from_secs(12);
+/// A daemon that does not answer must not hold a shutdown up.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
+
+/// How an attempt to take over went.
+#[derive(Debug)]
+pub enum TakeOver {
+    Done(Rights),
+    /// The lease went before it was done.
+    Lost,
+    Cancelled,
+}
+
 /// Leaves this boot's marker on the daemon: from now on older agents of this host know
-/// that they are none any more.
-pub async fn take_over(host: &Host, agency: &Agency, cancel: &CancellationToken) -> Option<BootId> {
+/// that they are none any more. One that has not taken its own marker away may still have
+/// calls on their way; their end is waited for.
+pub async fn take_over(
+    host: &Host,
+    agency: &mut watch::Receiver<Option<Agency>>,
+    cancel: &CancellationToken,
+) -> TakeOver {
+    let Some(held) = agency.borrow().clone() else { return TakeOver::Lost };
     let boot = BootId(host.clock.ordered_id());
-    let id = agency.host();
-    persistently(host, cancel, || host.docker.write_marker(&host.cluster, id, boot)).await?;
-    info!(host.id = %id, boot = %boot, term = %agency.term(), "serving this docker host");
-    Some(boot)
+    let marker = Marker { host: held.host(), boot, term: held.term() };
+    host.standing.send_modify(|standing| standing.is(marker.host, Part::TakingOver));
+    // Alone on its store, nobody else can have been the agent but a process that is gone.
+    let mut before = None;
+    if host.store.health().borrow().shared {
+        let read = || host.docker.marker(&host.cluster, marker.host);
+        let Some(found) = persistently(host, cancel, read).await else {
+            return TakeOver::Cancelled;
+        };
+        before = found;
+    }
+    let write = || host.docker.write_marker(&host.cluster, &marker);
+    if persistently(host, cancel, write).await.is_none() {
+        return TakeOver::Cancelled;
+    }
+    if let Some(before) = before {
+        info!(host.id = %marker.host, boot = %before.boot, "taking over from an agent that did not hand over");
+        tokio::select! { biased;
+            () = cancel.cancelled() => (),
+            _ = agency.wait_for(Option::is_none) => (),
+            () = tokio::time::sleep(SETTLE) => (),
+        }
+    }
+    if cancel.is_cancelled() {
+        hand_over(host.docker.as_ref(), &host.cluster, boot).await;
+        return TakeOver::Cancelled;
+    }
+    let rights = Rights::new(host.docker.clone(), host.cluster.clone(), agency.clone(), marker);
+    if rights.agency().is_none() {
+        // Too late: the marker may have been written over the next agent's. Its own check
+        // puts that back.
+        hand_over(host.docker.as_ref(), &host.cluster, boot).await;
+        return TakeOver::Lost;
+    }
+    info!(host.id = %marker.host, boot = %boot, term = %marker.term, "serving this docker host");
+    let part = Part::Agent { boot, term: marker.term };
+    host.standing.send_modify(|standing| standing.is(marker.host, part));
+    TakeOver::Done(rights)
+}
+
+/// Takes this boot's marker away: nothing of it is under way, and the next agent need not
+/// wait for it.
+pub async fn hand_over(docker: &dyn Docker, cluster: &ClusterMark, boot: BootId) {
+    let removed = tokio::time::timeout(HAND_OVER_LIMIT, docker.remove_marker(cluster, boot)).await;
+    match removed {
+        Ok(Ok(())) => (),
+        Ok(Err(error)) => {
+            warn!(error = %crate::telemetry::chain(&error), "could not take the marker away");
+        }
+        Err(_) => warn!("docker did not take the marker away in time"),
+    }
 }
 
 /// Asks the daemon until it answers; `None` when cancelled first.
-async fn persistently<T, F>(
+pub(super) async fn persistently<T, F>(
     host: &Host,
     cancel: &CancellationToken,
     ask: impl Fn() -> F,
@@ -89,6 +161,7 @@ pub async fn list(host: Host, events: mpsc::Sender<Event>) {
                     runner: container.labels.runner,
                     name: container.labels.name,
                     pool: container.labels.pool,
+                    scope: container.labels.scope,
                     state: match container.state {
                         ContainerState::Created => FoundState::NeverStarted,
                         ContainerState::Exited { .. } => FoundState::Exited,

@@ -27,7 +27,13 @@ pub async fn output(
     running: watch::Sender<bool>,
     events: mpsc::Sender<Event>,
 ) {
-    while let Some(line) = lines.next().await {
+    loop {
+        let next = tokio::select! { biased;
+            // Its boot is over; the next one follows anew.
+            () = events.closed() => return,
+            next = lines.next() => next,
+        };
+        let Some(line) = next else { break };
         let line = match line {
             Ok(line) => line,
             Err(error) => {

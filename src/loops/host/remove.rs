@@ -11,7 +11,7 @@ use tracing::{Instrument, info, info_span, warn};
 use super::{Event, Host};
 use crate::fleet::converge::Found;
 use crate::fleet::id::{ContainerId, GitHubRunnerId, PoolName, RunnerId, RunnerName};
-use crate::fleet::pool::{Pool, Scope};
+use crate::fleet::pool::Scope;
 use crate::fleet::reason::Reason;
 use crate::github::Deregistered;
 use crate::telemetry::{chain, trace};
@@ -41,6 +41,7 @@ pub struct RetireOrder {
     pub runner: RunnerId,
     pub name: RunnerName,
     pub pool: PoolName,
+    pub scope: Option<Scope>,
     pub container: Option<ContainerId>,
     pub github_id: Option<GitHubRunnerId>,
     pub may_hold_registration: bool,
@@ -55,6 +56,7 @@ pub struct ReapOrder {
     pub runner: RunnerId,
     pub name: RunnerName,
     pub pool: PoolName,
+    pub scope: Option<Scope>,
     pub container: ContainerId,
     pub github_id: Option<GitHubRunnerId>,
     /// GitHub removes the registration of a runner that ran its job by itself.
@@ -62,25 +64,25 @@ pub struct ReapOrder {
 }
 
 /// Removes a living runner, if GitHub agrees.
-pub async fn retire(host: Host, order: RetireOrder, pool: Pool, events: mpsc::Sender<Event>) {
+pub async fn retire(host: Host, order: RetireOrder, scope: Scope, events: mpsc::Sender<Event>) {
     let span = info_span!(
         "retire_runner", runner.id = %order.runner, runner.name = %order.name,
         pool = %order.pool, reason = order.reason.code()
     );
     let span = trace::of_runner(order.runner, span);
     let (runner, reason) = (order.runner, order.reason.clone());
-    let end = try_retire(&host, order, &pool).instrument(span).await;
+    let end = try_retire(&host, order, &scope).instrument(span).await;
     let _ = events.send(Event::RetireEnded(runner, reason, end)).await;
 }
 
-async fn try_retire(host: &Host, order: RetireOrder, pool: &Pool) -> RetireEnd {
+async fn try_retire(host: &Host, order: RetireOrder, scope: &Scope) -> RetireEnd {
     if !order.may_hold_registration {
-        return retire_never_handed(host, &order, pool).await;
+        return retire_never_handed(host, &order, scope).await;
     }
     if order.force {
-        return retire_by_force(host, &order, pool).await;
+        return retire_by_force(host, &order, scope).await;
     }
-    match ask_github(host, &order, pool).await {
+    match ask_github(host, &order, scope).await {
         Answer::Busy => RetireEnd::Busy,
         Answer::Unclear => RetireEnd::NotNow,
         Answer::Gone => {
@@ -110,22 +112,22 @@ enum Answer {
     Unclear,
 }
 
-async fn ask_github(host: &Host, order: &RetireOrder, pool: &Pool) -> Answer {
+async fn ask_github(host: &Host, order: &RetireOrder, scope: &Scope) -> Answer {
     let id = match order.github_id {
         Some(id) => id,
-        None => match host.github.find(&pool.scope, &order.name).await {
+        None => match host.github.find(scope, &order.name).await {
             Ok(Some(registration)) => registration.id,
-            Ok(None) => return confirm_absence(host, order, pool).await,
+            Ok(None) => return confirm_absence(host, order, scope).await,
             Err(error) => {
                 warn!(error = %chain(&error), "could not look its registration up");
                 return Answer::Unclear;
             }
         },
     };
-    match host.github.deregister(&pool.scope, id).await {
+    match host.github.deregister(scope, id).await {
         Ok(Deregistered::Deleted) => Answer::Deleted,
         Ok(Deregistered::Busy) => Answer::Busy,
-        Ok(Deregistered::Absent) => confirm_absence(host, order, pool).await,
+        Ok(Deregistered::Absent) => confirm_absence(host, order, scope).await,
         Err(error) => {
             warn!(error = %chain(&error), "could not delete its registration");
             Answer::Unclear
@@ -134,8 +136,8 @@ async fn ask_github(host: &Host, order: &RetireOrder, pool: &Pool) -> Answer {
 }
 
 /// A 404 may also mean that we may not see it: it counts only beside a complete list.
-async fn confirm_absence(host: &Host, order: &RetireOrder, pool: &Pool) -> Answer {
-    match host.github.registrations(&pool.scope).await {
+async fn confirm_absence(host: &Host, order: &RetireOrder, scope: &Scope) -> Answer {
+    match host.github.registrations(scope).await {
         Ok(reading) => match reading.registrations.iter().find(|row| row.name == order.name) {
             // A list may be a minute old. While it shows the runner alive, the 404 may be
             // one of permission, and the runner is left; a later list settles it.
@@ -158,14 +160,14 @@ async fn remove_idle(host: &Host, order: &RetireOrder) -> RetireEnd {
 }
 
 /// It never had its configuration: no job can have reached it, nobody needs to be asked.
-async fn retire_never_handed(host: &Host, order: &RetireOrder, pool: &Pool) -> RetireEnd {
+async fn retire_never_handed(host: &Host, order: &RetireOrder, scope: &Scope) -> RetireEnd {
     if let Some(id) = &order.container
         && !container(host, id).await
     {
         return RetireEnd::NotNow;
     }
     if let Some(id) = order.github_id
-        && let Err(error) = host.github.deregister(&pool.scope, id).await
+        && let Err(error) = host.github.deregister(scope, id).await
     {
         warn!(error = %chain(&error), "could not delete its registration yet");
     }
@@ -174,7 +176,7 @@ async fn retire_never_handed(host: &Host, order: &RetireOrder, pool: &Pool) -> R
 
 /// An operator has accepted that its job dies. The listener is interrupted first, so that
 /// the job is reported as cancelled instead of lost.
-async fn retire_by_force(host: &Host, order: &RetireOrder, pool: &Pool) -> RetireEnd {
+async fn retire_by_force(host: &Host, order: &RetireOrder, scope: &Scope) -> RetireEnd {
     if let Some(id) = &order.container {
         if let Err(error) = host.docker.stop(id, STOP_GRACE).await {
             warn!(error = %chain(&error), "could not stop its container");
@@ -185,11 +187,11 @@ async fn retire_by_force(host: &Host, order: &RetireOrder, pool: &Pool) -> Retir
     }
     match order.github_id {
         Some(id) => {
-            if let Err(error) = host.github.deregister(&pool.scope, id).await {
+            if let Err(error) = host.github.deregister(scope, id).await {
                 warn!(error = %chain(&error), "could not delete its registration yet");
             }
         }
-        None => deregister_by_name(host, &pool.scope, &order.name).await,
+        None => deregister_by_name(host, scope, &order.name).await,
     }
     RetireEnd::Removed
 }

@@ -23,6 +23,8 @@ use crate::telemetry::{chain, trace};
 /// A listener that does not take its configuration within this time is broken.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(10);
 
+const NOT_AGENT: &str = "this process is not the host's agent now";
+
 /// How a start ended that did not hand over.
 #[derive(Debug)]
 pub enum StartEnd {
@@ -60,10 +62,9 @@ pub async fn run(
     let span = trace::of_runner(order.runner, span);
     let runner = order.runner;
     let running = order.running.clone();
-    let started = Start { host, limits, order, pool, events: events.clone() }
-        .until_handed()
-        .instrument(span)
-        .await;
+    let start = Start { host, limits, order, pool, events: events.clone() };
+    // Boxed, so that what a start needs is freed when the runner's long life begins.
+    let started = Box::pin(start.until_handed().instrument(span)).await;
     match started {
         Ok(attached) => {
             let _ = events.send(Event::StartEnded(runner, None)).await;
@@ -94,6 +95,8 @@ impl Start {
             () = self.order.cancel.cancelled() => return Err(StartEnd::Cancelled),
             permit = self.limits.starts.acquire() => permit,
         };
+        // Closed: the process stops, and what has not begun is left to another agent.
+        let Ok(permit) = permit else { return Err(StartEnd::Cancelled) };
         let begun = tokio::time::Instant::now();
         let container = self.create().await?;
         self.host.metrics.startup_phase(&self.pool.name, StartPhase::Create, begun.elapsed());
@@ -133,6 +136,11 @@ impl Start {
         if self.order.cancel.is_cancelled() {
             return Err(self.undo(&container, Some(minted.0), StartEnd::Cancelled).await);
         }
+        if !self.limits.rights.may_care().await {
+            // The next agent finds the container without life and discards it.
+            let failure = Failure::HandOver { message: NOT_AGENT.to_owned() };
+            return Err(self.undo(&container, Some(minted.0), StartEnd::Failed(failure)).await);
+        }
         match hand_over(attached, &minted.1).await {
             Ok(lines) => {
                 self.host.metrics.startup_phase(&self.pool.name, StartPhase::Hand, begun.elapsed());
@@ -170,7 +178,7 @@ impl Start {
             command: self.pool.command.clone(),
             network: self.host.network(&self.pool).name,
             resources: self.pool.resources.clone(),
-            scope: self.pool.scope.path(),
+            scope: self.pool.scope.clone(),
             revision: self.pool.revision.clone(),
             created_at: self.host.clock.now(),
             correlation: self.order.correlation.clone(),

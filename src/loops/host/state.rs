@@ -15,10 +15,12 @@ use tracing::{info, warn};
 use super::agent::SWEEP_EVERY;
 use super::measure;
 use super::{BEAT_EVERY, Host};
+use crate::docker::Daemon;
 use crate::fleet::converge::{Agent, Found, Listing, Local, Stopping};
-use crate::fleet::host::{Assigned, Assignment, HostRecord, RECORD_VERSION};
+use crate::fleet::host::{Assigned, Assignment, Capacity, HostRecord, RECORD_VERSION};
 use crate::fleet::id::{BootId, ContainerId, GitHubRunnerId, HostId, RunnerId, Term};
 use crate::fleet::listener::JobResult;
+use crate::fleet::pool::Scope;
 use crate::fleet::reason::Refusal;
 use crate::fleet::runner::{RunnerPhase, RunnerRecord, Seen};
 use crate::fleet::time::Timestamp;
@@ -36,6 +38,8 @@ const LIST_SOON: std::time::Duration = std::time::Duration::from_secs(1);
 pub struct State {
     metrics: Arc<Metrics>,
     pub agent: Agent,
+    capacity: Capacity,
+    docker_version: Option<String>,
     /// The last list, until a turn has compared it.
     pub listing: Option<Listing>,
     /// The first list has been taken in.
@@ -107,6 +111,8 @@ impl State {
         Self {
             metrics: host.metrics.clone(),
             agent,
+            capacity: Capacity::default(),
+            docker_version: None,
             listing: None,
             adopted: false,
             dirty: false,
@@ -127,7 +133,12 @@ impl State {
     }
 
     /// Takes an assigned id on; it may start at once.
-    pub fn accept(&mut self, assigned: Assigned, now: Timestamp) -> Option<RunnerId> {
+    pub fn accept(
+        &mut self,
+        assigned: Assigned,
+        scope: Option<Scope>,
+        now: Timestamp,
+    ) -> Option<RunnerId> {
         let id = assigned.id;
         let phase = RunnerPhase::Accepted { since: now };
         let record = RunnerRecord {
@@ -144,6 +155,7 @@ impl State {
             retiring: None,
             retire_blocked_until: None,
             adopted: false,
+            scope,
         };
         self.insert(record, now);
         self.agent.spent.insert(id);
@@ -186,6 +198,7 @@ impl State {
             retiring: None,
             retire_blocked_until: None,
             adopted: true,
+            scope: found.scope.clone(),
         };
         self.insert(record, now);
         self.agent.spent.insert(found.runner);
@@ -264,6 +277,19 @@ impl State {
         }
     }
 
+    /// What the daemon says of itself and of its machine.
+    pub fn daemon_is(&mut self, daemon: Daemon) {
+        let said = |text: String| (!text.is_empty()).then_some(text);
+        self.docker_version = said(daemon.version);
+        self.capacity = Capacity {
+            // A daemon that does not say answers nought.
+            cpus: Some(daemon.cpus).filter(|cpus| *cpus > 0),
+            memory_bytes: Some(daemon.memory_bytes).filter(|bytes| *bytes > 0),
+            disk_free_bytes: daemon.disk_free_bytes,
+            architecture: said(daemon.architecture),
+        };
+    }
+
     /// Whether a report is due: something changed, or silence would look like death.
     #[must_use]
     pub fn report_due(&self, now: Timestamp) -> bool {
@@ -288,7 +314,7 @@ impl State {
             seq: self.seq,
             at: now,
             hostname: host.hostname.clone(),
-            docker_version: None,
+            docker_version: self.docker_version.clone(),
             docker_up: self.agent.docker_up,
             stopping: self.agent.stopping != Stopping::No,
             max_runners: self.agent.max_runners,
@@ -300,6 +326,7 @@ impl State {
                 .map(|(id, local)| (*id, local.record.clone()))
                 .collect(),
             refused: self.agent.refused.clone(),
+            capacity: self.capacity.clone(),
         }
     }
 }

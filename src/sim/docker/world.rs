@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::log::Log;
 use crate::docker::{
-    ContainerSeen, ContainerState, DockerError, Network, NetworkSpec, RunnerContainer, Swept,
-    labels,
+    ContainerSeen, ContainerState, DockerError, Marker, Network, NetworkSpec, RunnerContainer,
+    Swept, labels,
 };
 use crate::fleet::id::{BootId, ClusterMark, ContainerId, HostId};
 
@@ -25,7 +25,7 @@ pub(super) struct World {
     pub(super) containers: BTreeMap<ContainerId, Container>,
     networks: BTreeMap<String, (ClusterMark, Network)>,
     identities: BTreeMap<ClusterMark, HostId>,
-    markers: BTreeMap<ClusterMark, BootId>,
+    markers: BTreeMap<ClusterMark, Marker>,
     /// How many ids were made; no id is made twice.
     made: u32,
 }
@@ -123,8 +123,35 @@ impl World {
         *self.identities.entry(mark.clone()).or_insert(fresh)
     }
 
-    pub(super) fn write_marker(&mut self, mark: &ClusterMark, boot: BootId) {
-        self.markers.insert(mark.clone(), boot);
+    pub(super) fn replace_identity(
+        &mut self,
+        mark: &ClusterMark,
+        old: HostId,
+        fresh: HostId,
+    ) -> HostId {
+        if self.identities.get(mark) == Some(&old) {
+            self.identities.remove(mark);
+        }
+        self.claim_identity(mark, fresh)
+    }
+
+    pub(super) fn marker(&self, mark: &ClusterMark, host: HostId) -> Option<Marker> {
+        self.markers.get(mark).copied().filter(|marker| marker.host == host)
+    }
+
+    pub(super) fn write_marker(&mut self, mark: &ClusterMark, marker: Marker) {
+        self.markers.insert(mark.clone(), marker);
+    }
+
+    pub(super) fn remove_marker(&mut self, mark: &ClusterMark, boot: BootId) {
+        if self.markers.get(mark).is_some_and(|marker| marker.boot == boot) {
+            self.markers.remove(mark);
+        }
+    }
+
+    pub(super) fn prune_volumes(&mut self) {
+        self.identities.clear();
+        self.markers.clear();
     }
 
     pub(super) fn ensure_network(&mut self, spec: &NetworkSpec) -> Network {

@@ -93,7 +93,10 @@ label! {
 pub const DOCKER_OPERATIONS: &[&str] = &[
     "daemon",
     "claim_identity",
+    "replace_identity",
+    "marker",
     "write_marker",
+    "remove_marker",
     "containers",
     "ensure_network",
     "image",

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use runner_orchestrator::docker::{
     Attached, ContainerEvent, ContainerSeen, ContainerState, Daemon, Docker, DockerError, LogLine,
-    LogQuery, LogStream, Network, NetworkSpec, PullProgress, RunnerContainer, Swept,
+    LogQuery, LogStream, Marker, Network, NetworkSpec, PullProgress, RunnerContainer, Swept,
 };
 use runner_orchestrator::fleet::budget::Budget;
 use runner_orchestrator::fleet::id::{
@@ -46,7 +46,21 @@ impl Docker for CountingDocker {
     async fn claim_identity(&self, _: &ClusterMark, _: HostId) -> Result<HostId, DockerError> {
         self.refuse()
     }
-    async fn write_marker(&self, _: &ClusterMark, _: HostId, _: BootId) -> Result<(), DockerError> {
+    async fn replace_identity(
+        &self,
+        _: &ClusterMark,
+        _: HostId,
+        _: HostId,
+    ) -> Result<HostId, DockerError> {
+        self.refuse()
+    }
+    async fn marker(&self, _: &ClusterMark, _: HostId) -> Result<Option<Marker>, DockerError> {
+        self.refuse()
+    }
+    async fn write_marker(&self, _: &ClusterMark, _: &Marker) -> Result<(), DockerError> {
+        self.refuse()
+    }
+    async fn remove_marker(&self, _: &ClusterMark, _: BootId) -> Result<(), DockerError> {
         self.refuse()
     }
     async fn containers(&self, _: &ClusterMark) -> Result<Vec<ContainerSeen>, DockerError> {

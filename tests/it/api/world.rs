@@ -14,7 +14,7 @@ use runner_orchestrator::clock::{Clock, SystemClock};
 use runner_orchestrator::election::{self, Vitals};
 use runner_orchestrator::fleet::budget::Budget;
 use runner_orchestrator::fleet::demand::WaitingJob;
-use runner_orchestrator::fleet::host::HostRecord;
+use runner_orchestrator::fleet::host::{Capacity, HostRecord};
 use runner_orchestrator::fleet::id::{
     BootId, ClusterMark, ContainerId, GitHubRunnerId, HostId, JobId, PoolName, ReplicaId, RepoName,
     RunnerId, RunnerName, Term,
@@ -28,6 +28,7 @@ use runner_orchestrator::fleet::time::Timestamp;
 use runner_orchestrator::fleet::view::View;
 use runner_orchestrator::github::Preflight;
 use runner_orchestrator::loops::host::Shutdown;
+use runner_orchestrator::loops::host::standing::Standing;
 use runner_orchestrator::loops::lead::{Lead, Listeners, Published};
 use runner_orchestrator::store::Store;
 use runner_orchestrator::store::memory::MemoryStore;
@@ -132,6 +133,7 @@ impl World {
             published: seen.clone(),
             readiness,
             pulls: watch::Sender::new(BTreeMap::new()).subscribe(),
+            standing: watch::Sender::new(Standing::default()).subscribe(),
             settings: Arc::new(settings(pools)),
             edges,
             lease_alive: lead.vitals.clone(),
@@ -327,6 +329,7 @@ fn runner(n: u128, phase: RunnerPhase, now: Timestamp) -> RunnerRecord {
         retiring: None,
         retire_blocked_until: None,
         adopted: false,
+        scope: None,
     }
 }
 
@@ -346,6 +349,7 @@ fn record(replica: ReplicaId, at: Timestamp) -> HostRecord {
         images: [IMAGE.to_owned()].into(),
         runners: BTreeMap::new(),
         refused: BTreeMap::new(),
+        capacity: Capacity::default(),
     }
 }
 

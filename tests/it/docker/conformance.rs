@@ -6,12 +6,12 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt};
 use runner_orchestrator::docker::{
     Attached, ContainerEventKind, ContainerState, Docker, DockerError, LINE_BYTES_MAX, LogLine,
-    LogQuery, LogStream, NetworkSpec, RunnerContainer,
+    LogQuery, LogStream, Marker, NetworkSpec, RunnerContainer,
 };
 use runner_orchestrator::fleet::id::{
-    BootId, ClusterMark, ContainerId, HostId, PoolName, RunnerId,
+    BootId, ClusterMark, ContainerId, HostId, PoolName, RepoName, RunnerId, Term,
 };
-use runner_orchestrator::fleet::pool::Resources;
+use runner_orchestrator::fleet::pool::{Resources, Scope};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
@@ -44,7 +44,7 @@ impl Subject {
             command: Some(programs::command(program)),
             network: network.to_owned(),
             resources: Resources::default(),
-            scope: "acme/demo".to_owned(),
+            scope: Scope::Repo(RepoName::from("acme/demo")),
             revision: "r1".to_owned(),
             created_at: names.at,
             correlation: "c-1".to_owned(),
@@ -138,7 +138,7 @@ async fn whole_way(subject: &Subject, blob_bytes: usize) {
     assert_eq!((&labels.pool, &labels.cluster), (&spec.pool, &spec.cluster));
     assert_eq!((labels.host, labels.boot, labels.term), (spec.host, spec.boot, spec.term));
     assert_eq!((&labels.revision, labels.created_at), (&spec.revision, spec.created_at));
-    assert_eq!(labels.correlation, spec.correlation);
+    assert_eq!((&labels.correlation, &labels.scope), (&spec.correlation, &Some(spec.scope)));
 
     let logged = docker.logs(&id, &LogQuery::default()).await.unwrap();
     assert_eq!(logged.try_collect::<Vec<_>>().await.unwrap(), expected);
@@ -266,11 +266,8 @@ pub(crate) async fn one_identity_wins(subject: &Subject) {
     let late = docker.claim_identity(&subject.mark, HostId(Uuid::new_v4())).await.unwrap();
     assert_eq!(late, won[0]);
 
-    for _ in 0..2 {
-        let boot = BootId(Uuid::new_v4());
-        docker.write_marker(&subject.mark, won[0], boot).await.unwrap();
-        docker.write_marker(&subject.mark, won[0], boot).await.unwrap();
-    }
+    let marker = Marker { host: won[0], boot: BootId(Uuid::new_v4()), term: Term(1) };
+    docker.write_marker(&subject.mark, &marker).await.unwrap();
     docker.sweep(&subject.mark, &[]).await.unwrap();
     let still = docker.claim_identity(&subject.mark, HostId(Uuid::new_v4())).await.unwrap();
     assert_eq!(still, won[0], "a sweep spares the identity");
@@ -278,6 +275,41 @@ pub(crate) async fn one_identity_wins(subject: &Subject) {
     assert_eq!(docker.forget_cluster(&subject.mark).await.unwrap().volumes, 2);
     let other = HostId(Uuid::new_v4());
     assert_eq!(docker.claim_identity(&subject.mark, other).await.unwrap(), other);
+}
+
+/// The last agent that left its marker is the one that is read, under its newest term.
+pub(crate) async fn the_newest_marker_stands_until_its_boot_takes_it_away(subject: &Subject) {
+    let docker = &subject.docker;
+    let (host, elsewhere) = (HostId(Uuid::new_v4()), HostId(Uuid::new_v4()));
+    assert_eq!(docker.marker(&subject.mark, host).await.unwrap(), None);
+    let boots: Vec<BootId> = (0..2).map(|_| BootId(Uuid::now_v7())).collect();
+    // The second agent's term is lower: its store had lost what it knew.
+    for (boot, term) in [(boots[0], 7), (boots[0], 7), (boots[0], 8), (boots[1], 2)] {
+        let marker = Marker { host, boot, term: Term(term) };
+        docker.write_marker(&subject.mark, &marker).await.unwrap();
+        assert_eq!(docker.marker(&subject.mark, host).await.unwrap(), Some(marker));
+    }
+    assert_eq!(docker.marker(&subject.mark, elsewhere).await.unwrap(), None);
+    docker.remove_marker(&subject.mark, boots[0]).await.unwrap();
+    let stands = docker.marker(&subject.mark, host).await.unwrap();
+    assert_eq!(stands.map(|marker| marker.boot), Some(boots[1]), "another boot's marker stays");
+    for _ in 0..2 {
+        docker.remove_marker(&subject.mark, boots[1]).await.unwrap();
+        assert_eq!(docker.marker(&subject.mark, host).await.unwrap(), None);
+    }
+}
+
+/// An identity is replaced once: who comes late with the old one learns the new one.
+pub(crate) async fn an_identity_is_replaced_only_if_it_is_the_one_meant(subject: &Subject) {
+    let docker = &subject.docker;
+    let hosts: Vec<HostId> = (0..3).map(|_| HostId(Uuid::new_v4())).collect();
+    let mark = &subject.mark;
+    assert_eq!(docker.claim_identity(mark, hosts[0]).await.unwrap(), hosts[0]);
+    assert_eq!(docker.replace_identity(mark, hosts[0], hosts[1]).await.unwrap(), hosts[1]);
+    assert_eq!(docker.replace_identity(mark, hosts[0], hosts[2]).await.unwrap(), hosts[1]);
+    assert_eq!(docker.claim_identity(mark, hosts[2]).await.unwrap(), hosts[1]);
+    assert_eq!(docker.forget_cluster(mark).await.unwrap().volumes, 1);
+    assert_eq!(docker.replace_identity(mark, hosts[1], hosts[2]).await.unwrap(), hosts[2]);
 }
 
 /// A pool has one network, whoever asks and how often.

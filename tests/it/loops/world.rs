@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(super) const REPO: &str = "acme/repo-1";
-const CLUSTER: &str = "loops";
-const IMAGE: &str = "runner:model";
+pub(super) const CLUSTER: &str = "loops";
+pub(super) const IMAGE: &str = "runner:model";
 
 /// Modelled GitHub and Docker host outlive the orchestrators that are started on them.
 pub(super) struct World {

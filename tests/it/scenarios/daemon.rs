@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use runner_orchestrator::fleet::converge::{Action, Agent, Found, Listing, Stopping, converge};
-use runner_orchestrator::fleet::host::{Assignment, HostRecord, RECORD_VERSION};
+use runner_orchestrator::fleet::host::{Assignment, Capacity, HostRecord, RECORD_VERSION};
 use runner_orchestrator::fleet::id::{BootId, HostId, PoolName, ReplicaId, RunnerId};
 use runner_orchestrator::fleet::pool::Pool;
 use runner_orchestrator::fleet::reason::Reason;
@@ -259,6 +259,7 @@ impl Daemon {
             images: agent.images.clone(),
             runners: agent.local.iter().map(|(id, local)| (*id, local.record.clone())).collect(),
             refused: agent.refused.clone(),
+            capacity: Capacity::default(),
         })
     }
 }

@@ -195,7 +195,8 @@ fn container(world: &mut World, host: &str, id: RunnerId, state: &str) -> Done {
         row.online = state == FoundState::Alive;
     }
     let container = ContainerId(format!("found-{id}"));
-    let found = Found { id: container, runner: id, name, pool: pool.name, state };
+    let found =
+        Found { id: container, runner: id, name, pool: pool.name, scope: Some(pool.scope), state };
     daemon.containers.insert(id, Container { found, lines: Vec::new(), exit_code: 0 });
     Ok(())
 }

@@ -44,6 +44,7 @@ impl Daemon {
             retiring: None,
             retire_blocked_until: None,
             adopted: false,
+            scope: None,
         };
         self.insert(record, now);
     }
@@ -101,6 +102,7 @@ impl Daemon {
             runner: id,
             name: local.record.name.clone(),
             pool: local.record.pool.clone(),
+            scope: None,
             state: FoundState::NeverStarted,
         };
         self.containers.insert(id, Container { found, lines: Vec::new(), exit_code: 0 });
@@ -122,6 +124,7 @@ impl Daemon {
             retiring: None,
             retire_blocked_until: None,
             adopted: true,
+            scope: found.scope.clone(),
         };
         self.insert(record, now);
         if self.logs_readable {

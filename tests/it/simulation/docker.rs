@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use runner_orchestrator::docker::{
     Attached, ContainerEvent, ContainerSeen, ContainerState, Daemon, Docker, DockerError, LogLine,
-    LogQuery, Network, NetworkSpec, PullProgress, RunnerContainer, Swept,
+    LogQuery, Marker, Network, NetworkSpec, PullProgress, RunnerContainer, Swept,
 };
 use runner_orchestrator::fleet::id::{BootId, ClusterMark, ContainerId, HostId};
 use runner_orchestrator::sim::docker::ModelDocker;
@@ -92,18 +92,38 @@ impl Docker for WatchedDocker {
         claimed
     }
 
-    async fn write_marker(
+    async fn replace_identity(
+        &self,
+        mark: &ClusterMark,
+        old: HostId,
+        fresh: HostId,
+    ) -> Result<HostId, DockerError> {
+        let replaced = self.ask(self.inner.replace_identity(mark, old, fresh)).await;
+        if let Ok(host) = replaced {
+            self.witness.daemon_is(self.daemon, host);
+        }
+        replaced
+    }
+
+    async fn marker(
         &self,
         mark: &ClusterMark,
         host: HostId,
-        boot: BootId,
-    ) -> Result<(), DockerError> {
+    ) -> Result<Option<Marker>, DockerError> {
+        self.ask(self.inner.marker(mark, host)).await
+    }
+
+    async fn remove_marker(&self, mark: &ClusterMark, boot: BootId) -> Result<(), DockerError> {
+        self.ask(self.inner.remove_marker(mark, boot)).await
+    }
+
+    async fn write_marker(&self, mark: &ClusterMark, marker: &Marker) -> Result<(), DockerError> {
         self.gate.pass().await;
         let (inner, witness, mark) = (self.inner.clone(), self.witness.clone(), mark.clone());
-        let (replica, daemon) = (self.replica, self.daemon);
+        let (replica, daemon, marker) = (self.replica, self.daemon, *marker);
         let answer = self
             .change(async move {
-                let written = inner.write_marker(&mark, host, boot).await;
+                let written = inner.write_marker(&mark, &marker).await;
                 if written.is_ok() {
                     witness.marked(replica, daemon);
                 }

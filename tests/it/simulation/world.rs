@@ -10,9 +10,9 @@ use axum::middleware::{Next, from_fn};
 use axum::response::IntoResponse;
 use runner_orchestrator::app::{App, Edges, LoopDied, Settings};
 use runner_orchestrator::docker::{ContainerState, Docker, RunnerContainer};
-use runner_orchestrator::fleet::id::{BootId, ClusterMark, HostId, RunnerId, RunnerName};
+use runner_orchestrator::fleet::id::{BootId, ClusterMark, HostId, RepoName, RunnerId, RunnerName};
 use runner_orchestrator::fleet::policy::Policy;
-use runner_orchestrator::fleet::pool::Resources;
+use runner_orchestrator::fleet::pool::{Resources, Scope};
 use runner_orchestrator::github::{Credentials, GitHubSettings, RestGitHub};
 use runner_orchestrator::loops::host::Shutdown;
 use runner_orchestrator::sim::docker::{ModelDocker, ModelSettings};
@@ -328,7 +328,7 @@ fn foreign(daemon: usize) -> RunnerContainer {
         command: None,
         network: "bridge".to_owned(),
         resources: Resources::default(),
-        scope: REPO.to_owned(),
+        scope: Scope::Repo(RepoName::from(REPO)),
         revision: "1".to_owned(),
         created_at: runner_orchestrator::fleet::time::Timestamp(EPOCH_MS),
         correlation: String::new(),

@@ -22,12 +22,18 @@ impl State {
         self.dirty = true;
     }
 
+    /// Whether something is under way that changes a container.
+    #[must_use]
+    pub fn is_working(&self) -> bool {
+        self.agent.local.values().any(|local| local.work.is_some()) || !self.discarding.is_empty()
+    }
+
     /// Whether the loop may end: nothing is under way and, when draining, Docker itself has
     /// said since that no container is left, or the time for it is over.
     #[must_use]
     pub fn may_stop(&self, now: Timestamp) -> bool {
         let Some(give_up_at) = self.give_up_at else { return false };
-        let working = self.agent.local.values().any(|local| local.work.is_some());
+        let working = self.is_working();
         let living = self.agent.local.values().any(|local| !local.record.phase.is_terminal());
         match self.agent.stopping {
             Stopping::No => false,
