@@ -10,7 +10,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
-use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::docker::{Docker, Pulls};
@@ -116,7 +115,7 @@ impl App {
     #[must_use]
     pub fn start(edges: Edges, settings: Settings) -> Self {
         let settings = Arc::new(settings);
-        let replica = ReplicaId(Uuid::now_v7());
+        let replica = ReplicaId(edges.clock.ordered_id());
         let (published, seen) = watch::channel(Arc::new(nothing_yet(&edges, &settings)));
         let (ready, readiness) = watch::channel(Readiness::default());
         let (pulls, pulls_seen) = watch::channel(Pulls::new());
@@ -368,7 +367,7 @@ impl Loops {
             self.settings.pools.values().map(|pool| pool.scope.to_string()).collect();
         let unnamed = ClusterMark::derive(&format!("unnamed {}", scopes.join(" ")));
         loop {
-            let fresh = HostId(Uuid::new_v4());
+            let fresh = HostId(self.edges.clock.random_id());
             match self.edges.docker.claim_identity(&unnamed, fresh).await {
                 Ok(host) => {
                     ready.send_modify(|ready| ready.docker = Some(Ok(())));

@@ -4,11 +4,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::fleet::time::Timestamp;
 
 /// Tells the shared wall-clock time. Deadlines inside one process use
 /// `tokio::time::Instant` instead, which a test can pause.
+///
+/// It also makes the ids that are unique by time and chance, so that a simulation with a
+/// clock of its own repeats them.
 pub trait Clock: Send + Sync + std::fmt::Debug {
     fn now(&self) -> Timestamp;
 
@@ -20,6 +24,16 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     /// The store's clock showed `time` at the instant `at`. A clock that is not shared
     /// does not care.
     fn heed(&self, _time: Timestamp, _at: Instant) {}
+
+    /// An id nobody else makes, ordered by time from its head on.
+    fn ordered_id(&self) -> Uuid {
+        Uuid::now_v7()
+    }
+
+    /// An id nobody else makes, random from its head on.
+    fn random_id(&self) -> Uuid {
+        Uuid::new_v4()
+    }
 }
 
 /// The machine's clock, kept steady: read once, then advanced by tokio's monotonic

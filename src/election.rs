@@ -22,6 +22,8 @@ pub const RENEW_EVERY: Duration = Duration::from_secs(1);
 pub const SELF_DEMOTION: Duration = Duration::from_secs(4);
 /// Who waits for a lease asks again at least this often, and when it should have run out.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+/// A store that is not heard is listened for again after at least this long.
+const DEAF_PAUSE: Duration = Duration::from_millis(100);
 /// Those who wait ask at instants of their own inside this span, so that not all of them
 /// ask at once.
 const SPREAD: Duration = Duration::from_millis(250);
@@ -187,6 +189,8 @@ struct Turn {
     hold: Option<Hold>,
     /// When to ask again.
     again: Instant,
+    /// The store answered.
+    heard: bool,
 }
 
 impl Campaign {
@@ -195,6 +199,7 @@ impl Campaign {
         let mut seen = Term(0);
         let mut hold: Option<Hold> = None;
         let mut again = Instant::now();
+        let mut heard = true;
         loop {
             let waits = hold.is_none();
             tokio::select! { biased;
@@ -205,8 +210,8 @@ impl Campaign {
             }
             self.beat();
             if self.work_turns() {
-                let turn = self.turn(hold, &mut seen).await;
-                (hold, again) = (turn.hold, turn.again);
+                let turn = self.turn(hold, &mut seen, heard).await;
+                (hold, again, heard) = (turn.hold, turn.again, turn.heard);
                 tell(hold);
             } else {
                 tell(None);
@@ -245,7 +250,15 @@ impl Campaign {
         }
     }
 
-    async fn turn(&self, hold: Option<Hold>, seen: &mut Term) -> Turn {
+    async fn turn(&self, hold: Option<Hold>, seen: &mut Term, heard: bool) -> Turn {
+        // What was carried out although its answer was lost may have given us the lease.
+        // Asking for it blindly again and again would keep it from everybody for as long
+        // as only answers are lost: the store must be heard first.
+        if !heard && let Err(error) = self.store.now().await {
+            warn!(error = %error, lease = ?self.lease, "the store is not heard");
+            let again = Instant::now() + self.spread().max(DEAF_PAUSE);
+            return Turn { hold: hold.filter(Hold::holds), again, heard };
+        }
         let sent = Instant::now();
         let answer = self.ask(hold, *seen).await;
         let before = hold.map(|hold| hold.term);
@@ -257,7 +270,7 @@ impl Campaign {
                 *seen = (*seen).max(term);
                 let valid_until = sent + SELF_DEMOTION;
                 let hold = Hold { replica: self.replica, term, valid_until };
-                Turn { hold: Some(hold), again: sent + RENEW_EVERY }
+                Turn { hold: Some(hold), again: sent + RENEW_EVERY, heard: true }
             }
             Ok(Lease::HeldBy { replica, term, expires_in }) => {
                 *seen = (*seen).max(term);
@@ -265,15 +278,16 @@ impl Campaign {
                     info!(term = %term, holder = %replica, lease = ?self.lease, "another replica holds the lease");
                 }
                 let wait = expires_in.min(ASK_EVERY) + self.spread();
-                Turn { hold: None, again: Instant::now() + wait }
+                Turn { hold: None, again: Instant::now() + wait, heard: true }
             }
             // Nobody holds it: ask for it at once, with a new term.
-            Ok(Lease::Absent) => Turn { hold: None, again: Instant::now() },
+            Ok(Lease::Absent) => Turn { hold: None, again: Instant::now(), heard: true },
             Err(error) => {
                 warn!(error = %error, lease = ?self.lease, "could not ask for the lease");
                 Turn {
                     hold: hold.filter(Hold::holds),
                     again: (sent + RENEW_EVERY).max(Instant::now() + self.spread()),
+                    heard: false,
                 }
             }
         }

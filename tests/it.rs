@@ -17,6 +17,7 @@ mod it {
     mod properties;
     mod scenarios;
     mod sim_github;
+    mod simulation;
     mod store;
     pub(crate) mod support;
     mod telemetry;

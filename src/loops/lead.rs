@@ -9,7 +9,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use uuid::Uuid;
 
 use super::{Pace, Wake, another_term};
 use crate::clock::Clock;
@@ -152,7 +151,7 @@ impl Lead {
             return;
         };
         let view = self.view(known, snapshot, setback, now);
-        let mut fresh = || RunnerId(Uuid::now_v7());
+        let mut fresh = || RunnerId(self.clock.ordered_id());
         let decided = plan(&view, &self.policy, &mut fresh, now);
         let error = match self.write(&leadership, &view, &decided, now).await {
             Written::Done { told } => {

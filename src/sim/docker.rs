@@ -100,6 +100,15 @@ impl ModelDocker {
         self.faults.calls(operation)
     }
 
+    /// What is on the host, as somebody with a shell there sees it: no call, no fault.
+    #[must_use]
+    pub fn inventory(&self) -> Vec<(ContainerId, Arc<RunnerContainer>, ContainerState)> {
+        let world = self.host.world();
+        let all = world.containers.iter();
+        all.map(|(id, container)| (id.clone(), Arc::clone(&container.spec), container.state))
+            .collect()
+    }
+
     /// Somebody prunes every volume that no container names: identity and marker go too.
     pub fn prune_volumes(&self) {
         self.host.world().prune_volumes();

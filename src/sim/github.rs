@@ -178,7 +178,7 @@ impl SimGitHub {
                 self.with(|world, _| (world.next_due_ms, world.changed.clone()));
             let clock = self.clock();
             let nothing_due = clock.now_ms().saturating_add(super::clock::millis(NOTHING_DUE));
-            tokio::select! {
+            tokio::select! { biased;
                 () = stop.cancelled() => return,
                 () = sleep_until(clock.instant_of(due_ms.min(nothing_due))) => (),
                 () = changed.notified() => (),

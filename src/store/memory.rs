@@ -44,6 +44,9 @@ struct State {
     outcome_order: VecDeque<IntentId>,
     leases: BTreeMap<LeaseKey, Held>,
     last_terms: BTreeMap<LeaseKey, Term>,
+    /// No term is at or below it. Terms are forgotten with everything else; what only
+    /// grows then is the time.
+    terms_above: Term,
     replicas_until: BTreeMap<ReplicaId, Instant>,
     shares: BTreeMap<ReplicaId, (BudgetShare, Instant)>,
     put_by: BTreeMap<String, BTreeMap<String, String>>,
@@ -96,12 +99,18 @@ impl MemoryStore {
     /// An empty store.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        let health = StoreHealth {
-            kind: "memory",
-            shared: false,
-            reachable: Some(Ok(())),
-            warnings: Vec::new(),
-        };
+        Self::build(clock, false)
+    }
+
+    /// A store that several replicas of one process share, as a simulation has it.
+    #[must_use]
+    pub fn shared(clock: Arc<dyn Clock>) -> Self {
+        Self::build(clock, true)
+    }
+
+    fn build(clock: Arc<dyn Clock>, shared: bool) -> Self {
+        let health =
+            StoreHealth { kind: "memory", shared, reachable: Some(Ok(())), warnings: Vec::new() };
         let state = State {
             shared: Snapshot { incarnation: 1, ..Snapshot::default() },
             ..State::default()
@@ -118,8 +127,11 @@ impl MemoryStore {
     pub fn flush(&self) {
         let mut state = self.state();
         let incarnation = state.shared.incarnation + 1;
-        *state =
-            State { shared: Snapshot { incarnation, ..Snapshot::default() }, ..State::default() };
+        *state = State {
+            shared: Snapshot { incarnation, ..Snapshot::default() },
+            terms_above: Term(self.clock.now().0),
+            ..State::default()
+        };
     }
 
     /// A panic while the lock was held cannot have left a half-written state: every
@@ -153,7 +165,7 @@ impl Store for MemoryStore {
                 Some(held) => held.term,
                 None => {
                     let last = state.last_terms.get(&lease).copied().unwrap_or_default();
-                    Term(last.0.max(seen.0) + 1)
+                    Term(last.0.max(seen.0).max(state.terms_above.0) + 1)
                 }
             };
             state.last_terms.insert(lease, term);

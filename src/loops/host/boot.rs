@@ -6,7 +6,6 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use uuid::Uuid;
 
 use super::rights::Rights;
 use super::standing::Part;
@@ -52,7 +51,7 @@ pub async fn take_over(
     cancel: &CancellationToken,
 ) -> TakeOver {
     let Some(held) = agency.borrow().clone() else { return TakeOver::Lost };
-    let boot = BootId(Uuid::now_v7());
+    let boot = BootId(host.clock.ordered_id());
     let marker = Marker { host: held.host(), boot, term: held.term(), beat: 1 };
     host.standing.send_modify(|standing| standing.is(marker.host, Part::TakingOver));
     // Alone on its store, nobody else can have been the agent but a process that is gone.
@@ -143,7 +142,7 @@ async fn try_identify(host: &Host) -> Result<HostId, DockerError> {
     // An identity whose volume was pruned is found again on the containers that carry it.
     let containers = host.docker.containers(&host.cluster).await?;
     let fresh =
-        containers.first().map_or_else(|| HostId(Uuid::new_v4()), |found| found.labels.host);
+        containers.first().map_or_else(|| HostId(host.clock.random_id()), |c| c.labels.host);
     host.docker.claim_identity(&host.cluster, fresh).await
 }
 

@@ -8,7 +8,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use uuid::Uuid;
 
 use super::keep::MARKER_BEATS;
 use super::{Host, boot};
@@ -211,7 +210,7 @@ pub(super) async fn take_new_identity(host: &Host, clash: Clash, cancel: &Cancel
         "two docker daemons carry the same host identity (a copied machine or volume); \
          this one takes a new identity"
     );
-    let fresh = HostId(Uuid::new_v4());
+    let fresh = HostId(host.clock.random_id());
     let replace = || host.docker.replace_identity(&host.cluster, clash.host, fresh);
     if let Some(taken) = boot::persistently(host, cancel, replace).await {
         info!(host.id = %taken, "this docker host has a new identity");

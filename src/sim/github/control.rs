@@ -11,7 +11,7 @@ use serde_json::json;
 use super::SimGitHub;
 use super::faults::{FAULTS_MAX, Fault};
 use super::ids::{JobId, RepoKey, RunnerId, Scope};
-use super::jobs::{JobsRefused, NewJobs};
+use super::jobs::{JobStatus, JobsRefused, NewJobs};
 use super::options::{Permissions, TokenKind, TokenSpec};
 use super::report::StateReport;
 use super::runners::{Label, Registration};
@@ -128,6 +128,23 @@ impl SimGitHub {
     #[must_use]
     pub fn state(&self) -> StateReport {
         self.with(|world, now| world.report(now))
+    }
+
+    /// How many jobs have not ended.
+    #[must_use]
+    pub fn open_jobs(&self) -> usize {
+        self.with(|world, _| {
+            world.jobs.values().filter(|job| job.status != JobStatus::Completed).count()
+        })
+    }
+
+    /// Whether the runner of this name has started a job that has not ended.
+    #[must_use]
+    pub fn runs_job(&self, runner_name: &str) -> bool {
+        self.with(|world, _| {
+            let named = world.runners.values().filter(|runner| runner.name == runner_name);
+            named.filter_map(|runner| runner.assignment).any(|assignment| assignment.started)
+        })
     }
 
     /// Switches a fault on.

@@ -229,7 +229,7 @@ async fn message(
             Polled::Gone => return StatusCode::NOT_FOUND.into_response(),
             Polled::Nothing(wake) => wake,
         };
-        tokio::select! {
+        tokio::select! { biased;
             () = wake.notified() => (),
             () = sleep_until(until) => return StatusCode::NO_CONTENT.into_response(),
         }

@@ -24,11 +24,11 @@ pub(crate) async fn deliver(sim: &SimGitHub, stop: &CancellationToken) {
     };
     let wake = sim.with(|world, _| world.outbox.wake.clone());
     loop {
-        tokio::select! {
+        tokio::select! { biased;
             () = stop.cancelled() => return,
             () = wake.notified() => (),
         }
-        tokio::select! {
+        tokio::select! { biased;
             () = stop.cancelled() => return,
             () = send_waiting(sim, &client) => (),
         }
