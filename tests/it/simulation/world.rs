@@ -14,6 +14,7 @@ use runner_orchestrator::fleet::id::{BootId, ClusterMark, HostId, RepoName, Runn
 use runner_orchestrator::fleet::policy::Policy;
 use runner_orchestrator::fleet::pool::{Resources, Scope};
 use runner_orchestrator::github::{Credentials, GitHubSettings, RestGitHub};
+use runner_orchestrator::loops::announce::Peers;
 use runner_orchestrator::loops::host::Shutdown;
 use runner_orchestrator::sim::docker::{ModelDocker, ModelSettings};
 use runner_orchestrator::sim::github::{
@@ -287,6 +288,7 @@ impl World {
 
 fn settings_of(layout: &Layout, index: usize) -> Settings {
     Settings {
+        peers: Peers::default(),
         cluster_name: Some(CLUSTER.to_owned()),
         hostname: format!("host-{index}"),
         pools: layout.pools.iter().map(|pool| (pool.name.clone(), pool.clone())).collect(),
