@@ -1,20 +1,37 @@
 # The two commands of the README are `make demo` and `make test`. Each does its own set-up.
 
 CARGO ?= cargo
+SEEDS ?= 2000
 IMAGE ?= runner-orchestrator:local
 # Bases of the image where no registry is reached; empty = the Dockerfile's own.
 BUILD_BASE ?=
 RUNTIME_BASE ?=
 
-.PHONY: demo test lint bench image setup
+# How long `make chaos` goes on, and what it repeats.
+CHAOS_SECONDS ?= 1800
+CHAOS_SEED ?= 1
+
+.PHONY: demo test chaos soak lint bench image setup
 
 demo:
 	tests/setup.sh demo
 	$(CARGO) run --locked --quiet -- demo --until-done
 
+# The chaos by itself, because it needs the machine: three Docker engines under faults.
 test:
 	tests/setup.sh test
-	$(CARGO) test --locked
+	$(CARGO) test --locked -- --skip it::chaos::
+	$(CARGO) test --locked --test it -- it::chaos:: --nocapture
+
+# Three replicas, Docker engines and Redis under faults, for half an hour.
+chaos:
+	tests/setup.sh test
+	CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_SEED=$(CHAOS_SEED) \
+	  $(CARGO) test --locked --test it -- it::chaos:: --nocapture
+
+# Many more seeds of the simulation than `make test` runs.
+soak:
+	SEEDS=$(SEEDS) $(CARGO) test --locked --test it simulation:: -- --nocapture
 
 lint:
 	$(CARGO) fmt --check

@@ -1,8 +1,9 @@
 //! The HTTP API: the mission's routes with the original's field names, and beside them
 //! what an operator asks next: why this many, why not more, why am I still waiting.
 //!
-//! It never acts. Reads are rendered from the last view the lead loop published and cost
-//! no GitHub call and, but for logs, no Docker call. Writes record an intent in the
+//! It never acts. Every replica answers the same. Reads are rendered from the last view the
+//! lead loop published, say how old that is, and cost no GitHub call and, but for logs, no
+//! Docker call; a log on another replica's host is asked for there. Writes record an intent in the
 //! store and wait a moment for the leader's answer, so that the counts they give are the
 //! leader's own. Errors are RFC 9457 problems; bad input never becomes a 5xx.
 
@@ -20,19 +21,24 @@ use crate::app::Handle;
 use crate::fleet::time::Timestamp;
 
 pub mod ask;
+pub mod company;
 pub mod connection;
 pub mod decisions;
 pub mod extract;
+pub mod github;
 pub mod guard;
 pub mod health;
 pub mod hosts;
 pub mod jobs;
 pub mod logs;
+pub mod metrics;
 pub mod openapi;
+pub mod peer;
 pub mod pools;
 pub mod problem;
 pub mod reading;
 pub mod remove;
+pub mod replicas;
 pub mod request;
 pub mod runners;
 pub mod scale;
@@ -64,6 +70,9 @@ pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 /// Told of every answer: method, route template (never a path), status, time taken.
 pub type HttpObserver = Arc<dyn Fn(&'static str, &str, u16, Duration) + Send + Sync>;
 
+/// Whether what must never stand still has moved lately; else what stands still.
+pub type Alive = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
 /// What the handlers work with. Cheap to clone.
 #[derive(Clone)]
 pub struct ApiState {
@@ -75,6 +84,10 @@ pub struct ApiState {
     recorder: decisions::Recorder,
     keys: Arc<Mutex<ask::SeenKeys>>,
     followers: Arc<Semaphore>,
+    company: Arc<company::LastReading>,
+    nonces: Arc<peer::sign::Nonces>,
+    peer_client: peer::forward::PeerClient,
+    alive: Option<Alive>,
 }
 
 impl fmt::Debug for ApiState {
@@ -97,6 +110,10 @@ impl ApiState {
             recorder: decisions::Recorder::default(),
             keys: Arc::default(),
             followers: Arc::new(Semaphore::new(logs::FOLLOWERS_MAX)),
+            company: Arc::default(),
+            nonces: Arc::default(),
+            peer_client: peer::forward::PeerClient::new(),
+            alive: None,
         }
     }
 
@@ -104,6 +121,13 @@ impl ApiState {
     #[must_use]
     pub fn observed_by(mut self, observer: HttpObserver) -> Self {
         self.observer = Some(observer);
+        self
+    }
+
+    /// Has `/livez` ask `alive`.
+    #[must_use]
+    pub fn alive_while(mut self, alive: Alive) -> Self {
+        self.alive = Some(alive);
         self
     }
 

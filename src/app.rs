@@ -23,10 +23,12 @@ use crate::fleet::policy::Policy;
 use crate::fleet::pool::Pool;
 use crate::fleet::view::View;
 use crate::github::{GitHub, Preflight};
+use crate::loops::announce::{Announce, Peers};
 use crate::loops::host::standing::Standing;
 use crate::loops::host::{Host, Shutdown};
 use crate::loops::lead::{Lead, Listeners, Published};
 use crate::loops::observe::Observe;
+use crate::loops::share::Share;
 use crate::store::Store;
 use crate::telemetry::chain;
 use crate::telemetry::metrics::Metrics;
@@ -59,6 +61,7 @@ pub struct Settings {
     pub host_max_runners: u32,
     pub shutdown: Shutdown,
     pub policy: Policy,
+    pub peers: Peers,
 }
 
 /// How the start went so far, for `/readyz`.
@@ -187,6 +190,20 @@ impl App {
             election::lead(store, replica, leadership, vitals, stop).await;
             "election"
         });
+        let announce = Announce {
+            store: edges.store.clone(),
+            clock: edges.clock.clone(),
+            replica,
+            hostname: settings.hostname.clone(),
+            peers: settings.peers.clone(),
+            pools: settings.pools.clone(),
+            standing: self.handle.standing.clone(),
+        };
+        let stop = self.stop_rest.clone();
+        self.work.spawn(async move {
+            announce.run(stop).await;
+            "announce"
+        });
         let (github, stop) = (edges.github.clone(), self.stop_rest.clone());
         let scopes: Vec<_> = settings.pools.values().map(|pool| pool.scope.clone()).collect();
         let preflight_ready = outlets.ready.clone();
@@ -235,45 +252,13 @@ struct Loops {
 }
 
 impl Loops {
-    /// Ends with the host loop; the other two end with `stop_rest`.
+    /// Ends with the host loop; the others end with `stop_rest`.
     async fn run(self) -> &'static str {
+        let share = self.share();
+        share.begin().await;
         let Some(cluster) = self.mark().await else { return "host" };
-        let ledger = Arc::new(Mutex::new(Ledger::default()));
-        let (observed, observed_seen) = watch::channel(0);
-        let (reread, reread_seen) = watch::channel(0);
-        let lead = Lead {
-            store: self.edges.store.clone(),
-            github: self.edges.github.clone(),
-            clock: self.edges.clock.clone(),
-            cluster: cluster.clone(),
-            pools: self.settings.pools.clone(),
-            policy: self.settings.policy.clone(),
-            ledger: ledger.clone(),
-            leadership: self.leads.clone(),
-            published: self.outlets.published,
-            observed: observed_seen,
-            reread,
-            metrics: self.edges.metrics.clone(),
-            tracker: self.tracker.clone(),
-            cleaning: Arc::new(Semaphore::new(1)),
-            vitals: self.vitals,
-            listeners: self.listeners,
-        };
         let pools = Arc::new(self.settings.pools.clone());
-        let observe = Observe {
-            store: self.edges.store.clone(),
-            github: self.edges.github.clone(),
-            clock: self.edges.clock.clone(),
-            cluster: cluster.clone(),
-            pools: pools.clone(),
-            policy: self.settings.policy.clone(),
-            poll_interval: self.settings.poll_interval,
-            ledger,
-            leadership: self.leads,
-            observed,
-            reread: reread_seen,
-            metrics: self.edges.metrics.clone(),
-        };
+        let (lead, observe) = self.deciders(&cluster, &pools);
         let host = Host {
             docker: self.edges.docker.clone(),
             github: self.edges.github.clone(),
@@ -294,6 +279,11 @@ impl Loops {
         // was told to ends the process, as the host loop does.
         let mut beside = JoinSet::new();
         let (stop_lead, stop_observe) = (self.stop_rest.clone(), self.stop_rest.clone());
+        let stop_share = self.stop_rest.clone();
+        beside.spawn(async move {
+            share.run(stop_share).await;
+            "share"
+        });
         beside.spawn(async move {
             lead.run(stop_lead).await;
             "lead"
@@ -308,6 +298,60 @@ impl Loops {
             Some(ended) = beside.join_next() => return ended.unwrap_or("panicked"),
         }
         "host"
+    }
+
+    fn share(&self) -> Share {
+        Share {
+            store: self.edges.store.clone(),
+            github: self.edges.github.clone(),
+            clock: self.edges.clock.clone(),
+            replica: self.replica,
+            clock_difference_ms: self.outlets.clock_difference_ms.clone(),
+        }
+    }
+
+    /// The two loops that work only while this replica leads, on one ledger.
+    fn deciders(
+        &self,
+        cluster: &ClusterMark,
+        pools: &Arc<BTreeMap<PoolName, Pool>>,
+    ) -> (Lead, Observe) {
+        let ledger = Arc::new(Mutex::new(Ledger::default()));
+        let (observed, observed_seen) = watch::channel(0);
+        let (reread, reread_seen) = watch::channel(0);
+        let lead = Lead {
+            store: self.edges.store.clone(),
+            github: self.edges.github.clone(),
+            clock: self.edges.clock.clone(),
+            cluster: cluster.clone(),
+            pools: self.settings.pools.clone(),
+            policy: self.settings.policy.clone(),
+            ledger: ledger.clone(),
+            leadership: self.leads.clone(),
+            published: self.outlets.published.clone(),
+            observed: observed_seen,
+            reread,
+            metrics: self.edges.metrics.clone(),
+            tracker: self.tracker.clone(),
+            cleaning: Arc::new(Semaphore::new(1)),
+            vitals: self.vitals.clone(),
+            listeners: self.listeners.clone(),
+        };
+        let observe = Observe {
+            store: self.edges.store.clone(),
+            github: self.edges.github.clone(),
+            clock: self.edges.clock.clone(),
+            cluster: cluster.clone(),
+            pools: pools.clone(),
+            policy: self.settings.policy.clone(),
+            poll_interval: self.settings.poll_interval,
+            ledger,
+            leadership: self.leads.clone(),
+            observed,
+            reread: reread_seen,
+            metrics: self.edges.metrics.clone(),
+        };
+        (lead, observe)
     }
 
     /// The cluster's mark: from its name, or else from this host's identity, so that two

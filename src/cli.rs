@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+pub mod advertise;
 pub mod client;
 pub mod demo;
 pub mod doctor;

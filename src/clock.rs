@@ -1,5 +1,9 @@
 //! The fourth seam: what time it is.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::fleet::time::Timestamp;
@@ -21,6 +25,15 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     fn random_id(&self) -> Uuid {
         Uuid::new_v4()
     }
+
+    /// What this machine's own wall clock shows, right or wrong.
+    fn wall(&self) -> Timestamp {
+        self.now()
+    }
+
+    /// The store's clock showed `time` at the instant `at`. A clock that is not shared
+    /// does not care.
+    fn heed(&self, _time: Timestamp, _at: Instant) {}
 }
 
 /// The machine's clock, kept steady: read once, then advanced by tokio's monotonic
@@ -29,15 +42,14 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
 #[derive(Debug)]
 pub struct SystemClock {
     base: Timestamp,
-    started: tokio::time::Instant,
+    started: Instant,
 }
 
 impl SystemClock {
     /// Reads the wall clock once.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the clock everybody else asks")]
     pub fn new() -> Self {
-        Self { base: Timestamp::from_utc(chrono::Utc::now()), started: tokio::time::Instant::now() }
+        Self { base: wall(), started: Instant::now() }
     }
 }
 
@@ -50,5 +62,159 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         self.base + self.started.elapsed()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the clock everybody else asks")]
+fn wall() -> Timestamp {
+    Timestamp::from_utc(chrono::Utc::now())
+}
+
+/// A clock that follows the store's, so that instants of different replicas compare. Until
+/// it has been told the store's time it is the machine's. It never goes backwards: what it
+/// is ahead it loses by running slower.
+#[derive(Debug)]
+pub struct SharedClock(Mutex<Course>);
+
+/// From an anchor on: one second a second, and the rest of the difference bit by bit.
+#[derive(Clone, Copy, Debug)]
+struct Course {
+    base: Timestamp,
+    at: Instant,
+    /// What is still to be made up, in milliseconds: positive when the store is ahead.
+    behind: i64,
+    /// Milliseconds of time for each one that is made up.
+    pace: u64,
+    told: bool,
+}
+
+/// A first difference is made up quickly, at half speed at worst.
+const FIRST_PACE: u64 = 2;
+/// Later ones slowly: 50 ms a second, so that no age shown or judged jumps.
+const LATER_PACE: u64 = 20;
+
+impl Course {
+    fn now(&self, at: Instant) -> Timestamp {
+        let passed = at.saturating_duration_since(self.at);
+        let most = i64::try_from(passed.as_millis()).unwrap_or(i64::MAX)
+            / i64::try_from(self.pace).unwrap_or(1);
+        let made_up = self.behind.clamp(-most, most);
+        let by = Duration::from_millis(made_up.unsigned_abs());
+        let steady = self.base + passed;
+        if made_up < 0 { steady - by } else { steady + by }
+    }
+}
+
+impl SharedClock {
+    /// Begins with the machine's own time.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::starting_at(wall())
+    }
+
+    /// Begins with this time: for a machine whose clock is modelled.
+    #[must_use]
+    pub fn starting_at(base: Timestamp) -> Self {
+        let at = Instant::now();
+        Self(Mutex::new(Course { base, at, behind: 0, pace: LATER_PACE, told: false }))
+    }
+
+    fn course(&self) -> std::sync::MutexGuard<'_, Course> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for SharedClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SharedClock {
+    fn now(&self) -> Timestamp {
+        self.course().now(Instant::now())
+    }
+
+    fn wall(&self) -> Timestamp {
+        wall()
+    }
+
+    fn heed(&self, time: Timestamp, at: Instant) {
+        let mut course = self.course();
+        let now = Instant::now();
+        let ours = course.now(now);
+        let behind = difference_ms(time + now.saturating_duration_since(at), ours);
+        let first = !std::mem::replace(&mut course.told, true);
+        // Forwards the first time at once: nothing has been compared yet.
+        let jump = if first { behind.max(0) } else { 0 };
+        course.base = ours + Duration::from_millis(jump.unsigned_abs());
+        course.at = now;
+        course.behind = behind - jump;
+        if course.behind.abs() < SETTLED_MS {
+            course.pace = LATER_PACE;
+        } else if first {
+            course.pace = FIRST_PACE;
+        }
+    }
+}
+
+/// A difference below this is noise of the way to the store and back.
+const SETTLED_MS: i64 = 250;
+
+/// How much later `one` is than `other`, in milliseconds.
+#[must_use]
+pub fn difference_ms(one: Timestamp, other: Timestamp) -> i64 {
+    let ahead = i64::try_from(one.since(other).as_millis()).unwrap_or(i64::MAX);
+    let behind = i64::try_from(other.since(one).as_millis()).unwrap_or(i64::MAX);
+    ahead - behind
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEGAN: Timestamp = Timestamp(1_800_000_000_000);
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_difference_forwards_is_made_up_at_once() {
+        let clock = SharedClock::starting_at(BEGAN);
+        clock.heed(BEGAN + seconds(100), Instant::now());
+        assert_eq!(clock.now(), BEGAN + seconds(100));
+        tokio::time::advance(seconds(7)).await;
+        assert_eq!(clock.now(), BEGAN + seconds(107));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_difference_is_made_up_slowly() {
+        let clock = SharedClock::starting_at(BEGAN);
+        clock.heed(BEGAN, Instant::now());
+        clock.heed(BEGAN + seconds(1), Instant::now());
+        tokio::time::advance(seconds(10)).await;
+        assert_eq!(clock.now(), BEGAN + Duration::from_millis(10_500));
+        tokio::time::advance(seconds(10)).await;
+        assert_eq!(clock.now(), BEGAN + seconds(21));
+        tokio::time::advance(seconds(10)).await;
+        assert_eq!(clock.now(), BEGAN + seconds(31), "and no more than that");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_never_goes_backwards() {
+        let clock = SharedClock::starting_at(BEGAN + seconds(30));
+        let began = Instant::now();
+        let mut last = clock.now();
+        for n in 0..100 {
+            let store = BEGAN + began.elapsed();
+            if n % 10 == 0 {
+                clock.heed(store, Instant::now());
+            }
+            tokio::time::advance(seconds(1)).await;
+            assert!(clock.now() >= last, "{n}");
+            last = clock.now();
+        }
+        assert_eq!(clock.now(), BEGAN + seconds(100), "30 s are lost within a minute or so");
     }
 }

@@ -14,6 +14,7 @@ mod reader;
 pub mod reference;
 mod show;
 mod sources;
+mod store;
 mod telemetry;
 mod value;
 mod variables;
@@ -25,14 +26,16 @@ pub use github::{ApiUrl, AppCredentials, Credentials, GitHubConfig};
 pub use pools::DEFAULT_POOL;
 pub use problem::{ConfigError, Problem};
 pub use process::{
-    ApiConfig, ClusterConfig, DockerConfig, HostConfig, ShutdownConfig, ShutdownMode, StoreConfig,
+    ApiConfig, ClusterConfig, DockerConfig, HostConfig, ShutdownConfig, ShutdownMode,
 };
 pub use show::{Setting, render};
 pub use sources::{DOTENV_PATH, Origin, PREFIX, Sources};
+pub use store::{RedisConfig, StoreConfig};
 pub use telemetry::{LogFormat, TelemetryConfig, TracesConfig};
 pub use variables::{Fallback, Section, VARIABLES, Variable, all, find};
 
 use crate::fleet::id::PoolName;
+use crate::fleet::policy::Placement;
 use crate::fleet::pool::{Pool, Scope};
 use reader::Reader;
 
@@ -61,15 +64,27 @@ pub struct Config {
 pub struct ScalingConfig {
     /// How long a manual scale-up holds when it is not used.
     pub manual_boost_ttl: Duration,
+    /// Which of the hosts that have room takes a runner.
+    pub placement: Placement,
 }
 
 /// The engine's address alone, for tools that need no other setting.
 #[must_use]
 pub fn docker_host() -> Option<String> {
+    alone("DOCKER_HOST")
+}
+
+/// The address of Redis alone, as [`docker_host`].
+#[must_use]
+pub fn redis_url() -> Option<String> {
+    alone("REDIS_URL")
+}
+
+fn alone(name: &str) -> Option<String> {
     let sources = Sources::from_process().ok()?;
-    let prefixed = format!("{PREFIX}DOCKER_HOST");
+    let prefixed = format!("{PREFIX}{name}");
     let set = |name: &str| sources.env.get(name).filter(|value| !value.is_empty()).cloned();
-    set(&prefixed).or_else(|| set("DOCKER_HOST"))
+    set(&prefixed).or_else(|| set(name))
 }
 
 impl Config {
@@ -96,12 +111,13 @@ impl Config {
         let (github, scope) = github::read(&mut reader);
         let poll_interval = github.as_ref().map(|github| github.poll_interval);
         let boost_ttl = reader.get("MANUAL_BOOST_TTL", value::seconds(1..=7 * 24 * 3600));
+        let placement = reader.get("PLACEMENT", placement).unwrap_or_default();
         let pools = read_pools(&mut reader, scope, poll_interval);
         let api = process::api(&mut reader);
         let docker = process::docker(&mut reader);
         let host = process::host(&mut reader);
         let cluster = process::cluster(&mut reader);
-        let store = process::store(&mut reader);
+        let store = store::read(&mut reader, &cluster);
         let shutdown = process::shutdown(&mut reader);
         let telemetry = telemetry::read(&mut reader);
         if let Some(github) = &github {
@@ -123,7 +139,7 @@ impl Config {
             return Err(error);
         };
         let (Some(shutdown), Some(telemetry)) = (shutdown, telemetry) else { return Err(error) };
-        let scaling = ScalingConfig { manual_boost_ttl };
+        let scaling = ScalingConfig { manual_boost_ttl, placement };
         Ok(Self {
             github,
             pools,
@@ -138,6 +154,14 @@ impl Config {
             warnings,
             settings,
         })
+    }
+}
+
+fn placement(text: &str) -> Result<Placement, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "spread" => Ok(Placement::Spread),
+        "binpack" => Ok(Placement::Binpack),
+        _ => Err("expected spread or binpack".to_owned()),
     }
 }
 

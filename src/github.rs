@@ -1,14 +1,16 @@
 //! The GitHub edge: one trait in our words, kept by `octocrab` over REST.
 //! Readings carry the instant their request began: what it says was true *as of then*.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use secrecy::SecretString;
+use tokio::sync::watch;
 
-use crate::fleet::budget::Budget;
-use crate::fleet::id::{GitHubRunnerId, JobId, RepoName, RunnerName};
+use crate::fleet::budget::{Budget, BudgetShare};
+use crate::fleet::id::{GitHubRunnerId, JobId, ReplicaId, RepoName, RunnerName};
 use crate::fleet::pool::{Labels, Scope};
 use crate::fleet::time::Timestamp;
 
@@ -67,6 +69,28 @@ pub trait GitHub: Send + Sync + fmt::Debug {
 
     /// What may be spent now.
     fn budget(&self) -> Budget;
+
+    /// What this client has spent of the budget that all replicas share.
+    fn share(&self, _replica: ReplicaId) -> Option<BudgetShare> {
+        None
+    }
+
+    /// Takes in what the other replicas have spent of it: it counts as if this one had.
+    fn heed(&self, _others: Vec<BudgetShare>) {}
+
+    /// Moves when the other replicas should hear of this one's share at once.
+    fn spending(&self) -> watch::Receiver<u64> {
+        watch::Sender::new(0).subscribe()
+    }
+
+    /// What was learnt since the last call for conditional requests, as small texts for the
+    /// next leader; `None` for what was forgotten.
+    fn learnt(&self) -> BTreeMap<String, Option<String>> {
+        BTreeMap::new()
+    }
+
+    /// Takes in what an earlier leader has learnt.
+    fn recall(&self, _learnt: &BTreeMap<String, String>) {}
 
     /// Calls made so far, for metrics: `(operation, status class, count)`.
     fn calls(&self) -> Vec<CallCount>;

@@ -10,9 +10,11 @@ use tokio_util::sync::CancellationToken;
 use crate::election::Leadership;
 use crate::fleet::id::Term;
 
+pub mod announce;
 pub mod host;
 pub mod lead;
 pub mod observe;
+pub mod share;
 
 /// A nudge acts at once, then further ones within this time are taken together: a burst
 /// of a hundred events is a few turns, and a lone event waits for nothing.

@@ -6,8 +6,10 @@
 pub mod clock;
 pub mod docker;
 pub mod github;
+pub mod hosts;
 pub mod http;
 pub mod image;
 pub mod listener;
 pub mod program;
 pub mod random;
+pub mod redis;

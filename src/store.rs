@@ -19,6 +19,7 @@ use crate::fleet::replica::ReplicaRecord;
 use crate::fleet::time::Timestamp;
 
 pub mod memory;
+pub mod redis;
 
 /// What is shared, read at one instant.
 #[derive(Clone, Debug, Default)]

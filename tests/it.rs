@@ -5,6 +5,7 @@
 mod it {
     mod api;
     mod architecture;
+    mod chaos;
     mod cli;
     mod config;
     mod demo;
@@ -17,6 +18,7 @@ mod it {
     mod scenarios;
     mod sim_github;
     mod simulation;
+    mod store;
     pub(crate) mod support;
     mod telemetry;
 }

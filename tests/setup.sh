@@ -52,6 +52,8 @@ find_missing() { # demo | test
     # Since Debian 13 the client is a package of its own.
     if has dockerd; then missing+=(docker-cli); else missing+=(docker.io); fi
   fi
+  # Several replicas share one; Sentinel is the same program.
+  need redis-server redis-server
   [ "$1" = test ] || return 0
   need busybox busybox-static
   need promtool prometheus
@@ -89,10 +91,13 @@ install_missing() {
     rm -f "$policy"
     trap - EXIT
   fi
-  # Of prometheus only its tool is wanted, not a server at the next boot.
-  if [[ " ${missing[*]} " == *" prometheus "* ]] && has systemctl; then
-    systemctl disable --quiet prometheus >/dev/null 2>&1 || true
-  fi
+  # Only their programs are wanted, not a server at the next boot.
+  local server
+  for server in prometheus redis-server; do
+    if [[ " ${missing[*]} " == *" $server "* ]] && has systemctl; then
+      systemctl disable --quiet "$server" >/dev/null 2>&1 || true
+    fi
+  done
 }
 
 packages() { # demo | test

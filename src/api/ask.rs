@@ -105,7 +105,9 @@ pub async fn ask(
     }
 }
 
-fn store_away(error: &StoreError) -> Problem {
+/// The problem of a store that cannot be used.
+#[must_use]
+pub fn store_away(error: &StoreError) -> Problem {
     Problem::new(Code::StoreUnavailable, error.to_string())
 }
 

@@ -1,7 +1,7 @@
 //! What was decided lately, and why: `GET /api/v1/decisions`.
 //!
 //! A [`Recorder`] keeps the newest decisions of this replica's lead loop, which tells it of
-//! every turn: none is missed, and none of another leader is taken for one of ours.
+//! every turn, be it its own or what another leader published: of its own none is missed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -79,6 +79,8 @@ struct Ring {
     /// Why each pool last got less than it wanted, by code.
     holds: BTreeMap<PoolName, Option<String>>,
     last: Option<LastAction>,
+    /// The turn taken in last: another leader's may be read twice.
+    turn: Option<(u64, Timestamp, Plan)>,
 }
 
 impl Recorder {
@@ -89,6 +91,15 @@ impl Recorder {
             return;
         };
         let mut ring = self.ring();
+        let Published { at, plan, .. } = published;
+        let again = ring
+            .turn
+            .as_ref()
+            .is_some_and(|(of, when, made)| (*of, when) == (term, at) && made == plan);
+        if again {
+            return;
+        }
+        ring.turn = Some((term, *at, plan.clone()));
         for decision in told(published, term) {
             ring.push(decision);
         }
@@ -243,11 +254,16 @@ pub struct DecisionsQuery {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Decisions {
     pub decisions: Vec<Decision>,
+    /// What is shown may no longer be so: it is old, or the store is away.
+    pub stale: bool,
+    /// How old the leader's last look at the fleet is.
+    pub age_seconds: f64,
 }
 
 /// What was decided lately, and why
 ///
-/// The newest 500 decisions of this replica while it leads, newest first.
+/// The newest 500 decisions that this replica has made or seen, newest first. One that
+/// does not lead sees the leader's turns about once a second, and may miss some.
 #[utoipa::path(get, path = "/api/v1/decisions", tag = "observe", params(DecisionsQuery),
     responses((status = 200, description = "Newest first", body = Decisions)))]
 pub async fn list_decisions(
@@ -270,5 +286,7 @@ pub async fn list_decisions(
     let listed = usize::try_from(limit).unwrap_or(usize::MAX);
     let ring = state.recorder.ring();
     let decisions = ring.decisions.iter().rev().filter(wanted).take(listed).cloned().collect();
-    Ok(Json(Decisions { decisions }))
+    let reading = state.read();
+    let (stale, age_seconds) = (reading.is_stale(), reading.age().as_secs_f64());
+    Ok(Json(Decisions { decisions, stale, age_seconds }))
 }

@@ -105,7 +105,11 @@ pub fn unknown_fields(object: &Map<String, Value>, known: &[&str]) -> Vec<FieldE
         .collect()
 }
 
-async fn read(body: Body) -> Result<Bytes, Problem> {
+/// A body up to [`BODY_BYTES_MAX`].
+///
+/// # Errors
+/// It is larger, breaks off, or does not come in time.
+pub async fn read(body: Body) -> Result<Bytes, Problem> {
     let whole = Limited::new(body, BODY_BYTES_MAX).collect();
     match tokio::time::timeout(BODY_TIMEOUT, whole).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),

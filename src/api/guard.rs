@@ -12,10 +12,13 @@ use axum::response::{IntoResponse, Response};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tracing::{Instrument, info_span};
 
 use super::ApiState;
 use super::extract::{BODY_BYTES_MAX, too_large};
+use super::peer;
 use super::problem::{Code, Problem, quoted};
+use crate::telemetry::trace;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -77,10 +80,29 @@ fn normal(host: &str) -> String {
 
 /// Refuses what may not ask, before any handler or extractor runs.
 pub async fn guard(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    if peer::claims(request.headers()) {
+        return of_peer(&state, request, next).await;
+    }
     match check(&state, &request) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
+}
+
+/// A signature proves more than a token, and no web page can make one: whatever name the
+/// other replica knows us by is right.
+async fn of_peer(state: &ApiState, request: Request, next: Next) -> Response {
+    let request = match peer::admit(state, request).await {
+        Ok(request) => request,
+        Err(problem) => return problem.into_response(),
+    };
+    let span = info_span!("http.forwarded");
+    let trace = request.headers().get(&peer::TRACEPARENT).and_then(|value| value.to_str().ok());
+    let span = match trace {
+        Some(traceparent) => trace::continued(traceparent, span),
+        None => span,
+    };
+    next.run(request).instrument(span).await
 }
 
 fn check(state: &ApiState, request: &Request) -> Result<(), Problem> {

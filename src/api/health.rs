@@ -1,13 +1,14 @@
-//! Probes and the front door: `/`, `/health`, `/livez`, `/readyz`, `/metrics`.
+//! Probes and the front door: `/`, `/health`, `/livez`, `/readyz`.
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderName, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::ApiState;
+use super::company::{Known, name};
 use super::problem::{Code, Problem, ProblemBody};
+use super::replicas::problems;
 use crate::fleet::id::PoolName;
 
 /// The index.
@@ -33,7 +34,8 @@ pub async fn index(State(state): State<ApiState>) -> Json<Index> {
 /// Something that is missing, and what to do about it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub struct Degraded {
-    /// What it is about: `docker`, `github`, `store`, `image`, `pool`, `view`, `operator`.
+    /// What it is about: `docker`, `github`, `store`, `image`, `pool`, `view`, `operator`,
+    /// `replica`, `peers`.
     pub what: &'static str,
     pub problem: String,
     pub fix: String,
@@ -56,7 +58,7 @@ pub struct Health {
 #[utoipa::path(get, path = "/health", tag = "probes", security(()),
     responses((status = 200, description = "The process serves", body = Health)))]
 pub async fn health(State(state): State<ApiState>) -> Json<Health> {
-    let degraded = state.degraded();
+    let degraded = state.degraded(&state.company().await);
     Json(Health {
         status: if degraded.is_empty() { "healthy" } else { "degraded" },
         orchestrator_running: !state.handle.readiness.borrow().stopping,
@@ -78,11 +80,21 @@ pub struct Alive {
     pub status: &'static str,
 }
 
-/// Whether the process answers at all
+/// Whether the process makes progress
+///
+/// 503 when what keeps its leases has not moved for longer than a lease lasts: a restart
+/// helps, and nothing else does.
 #[utoipa::path(get, path = "/livez", tag = "probes", security(()),
-    responses((status = 200, description = "It does", body = Alive)))]
-pub async fn livez() -> Json<Alive> {
-    Json(Alive { status: "alive" })
+    responses(
+        (status = 200, description = "It does", body = Alive),
+        (status = 503, description = "It does not: restart it", body = ProblemBody,
+            content_type = "application/problem+json"),
+    ))]
+pub async fn livez(State(state): State<ApiState>) -> Result<Json<Alive>, Problem> {
+    match state.alive.as_ref().map_or(Ok(()), |alive| alive()) {
+        Ok(()) => Ok(Json(Alive { status: "alive" })),
+        Err(why) => Err(Problem::new(Code::Stuck, why)),
+    }
 }
 
 /// The replica's readiness.
@@ -96,7 +108,8 @@ pub struct Ready {
 
 /// Whether this replica takes requests
 ///
-/// 503 until the first attempt at Docker and at GitHub has ended, and while stopping.
+/// 503 until the first attempt at Docker, at GitHub and at the store has ended, and while
+/// stopping.
 #[utoipa::path(get, path = "/readyz", tag = "probes", security(()),
     responses(
         (status = 200, description = "It does; `degraded` names what is missing", body = Ready),
@@ -109,46 +122,93 @@ pub async fn readyz(State(state): State<ApiState>) -> Result<Json<Ready>, Proble
         if ready.stopping {
             return Err(Problem::new(Code::Stopping, "this replica is shutting down"));
         }
-        let asked = [("docker", ready.docker.is_some()), ("github", ready.github.is_some())];
+        let store = state.handle.edges.store.health().borrow().reachable.is_some();
+        let asked = [
+            ("docker", ready.docker.is_some()),
+            ("github", ready.github.is_some()),
+            ("the store", store),
+        ];
         asked.iter().filter(|(_, ended)| !ended).map(|(name, _)| *name).collect::<Vec<_>>()
     };
     if waiting_for.is_empty() {
-        return Ok(Json(Ready { status: "ready", degraded: state.degraded() }));
+        let degraded = state.degraded(&state.company().await);
+        return Ok(Json(Ready { status: "ready", degraded }));
     }
     let detail = format!("the first answer of {} is awaited", waiting_for.join(" and "));
     Err(Problem::new(Code::Starting, detail))
 }
 
-const TEXT_FORMAT: [(HeaderName, &str); 1] =
-    [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-
-/// Metrics of this replica
-///
-/// Prometheus' text format 0.0.4.
-#[utoipa::path(get, path = "/metrics", tag = "observe",
-    responses((status = 200, description = "One sample a line", body = String,
-        content_type = "text/plain; version=0.0.4; charset=utf-8")))]
-pub async fn metrics(State(state): State<ApiState>) -> ([(HeaderName, &'static str); 1], String) {
-    (TEXT_FORMAT, (state.metrics_text)())
-}
-
-/// Metrics of this replica (under the API's path)
-///
-/// Prometheus' text format 0.0.4.
-#[utoipa::path(get, path = "/api/v1/metrics", tag = "observe",
-    responses((status = 200, description = "One sample a line", body = String,
-        content_type = "text/plain; version=0.0.4; charset=utf-8")))]
-pub async fn metrics_v1(state: State<ApiState>) -> ([(HeaderName, &'static str); 1], String) {
-    metrics(state).await
-}
-
 impl ApiState {
     /// Everything that is missing now, with its fix.
     #[must_use]
-    pub fn degraded(&self) -> Vec<Degraded> {
+    pub fn degraded(&self, known: &Known) -> Vec<Degraded> {
         let mut found = self.degraded_dependencies();
+        found.extend(self.degraded_store(known));
         found.extend(self.degraded_fleet());
+        found.extend(self.degraded_company(known));
         found
+    }
+
+    /// The store: away, badly set up, or with records that this version cannot read.
+    fn degraded_store(&self, known: &Known) -> Vec<Degraded> {
+        let health = self.handle.edges.store.health().borrow().clone();
+        let away = match &health.reachable {
+            Some(Err(why)) => Some(why.clone()),
+            Some(Ok(())) | None => self.read().published.store_error.clone(),
+        };
+        let store =
+            |problem: String, fix: &str| Degraded { what: "store", problem, fix: fix.to_owned() };
+        let mut found: Vec<Degraded> = away
+            .map(|problem| {
+                let fix = "check that the store answers; what runs is kept, nothing new is started";
+                store(problem, fix)
+            })
+            .into_iter()
+            .collect();
+        // A warning names what to do behind a semicolon, or is the whole of it.
+        found.extend(health.warnings.iter().map(|warning| {
+            let (problem, fix) = warning.split_once("; ").unwrap_or((warning, warning));
+            store(problem.to_owned(), fix)
+        }));
+        found.extend(known.company.unreadable.iter().map(|record| {
+            let problem = format!("record {} cannot be read: {}", record.key, record.problem);
+            store(problem, "run the same version on every replica; the record is left as it is")
+        }));
+        found
+    }
+
+    /// Where this replica and the others do not get on.
+    fn degraded_company(&self, known: &Known) -> Vec<Degraded> {
+        let replicas = &known.company.replicas;
+        let mut found: Vec<Degraded> = replicas
+            .values()
+            .flat_map(|record| problems(record, known))
+            .map(|it| Degraded { what: "replica", problem: it.problem, fix: it.fix.to_owned() })
+            .collect();
+        if let Some(off) = self.forwarding_off().filter(|_| replicas.len() > 1) {
+            found.push(Degraded {
+                what: "peers",
+                problem: off.to_owned(),
+                fix: "set the same CLUSTER_SECRET on every replica".to_owned(),
+            });
+        }
+        let unreached = replicas.values().filter(|it| it.advertise.is_none() && replicas.len() > 1);
+        found.extend(unreached.map(|record| Degraded {
+            what: "peers",
+            problem: format!("{} has no address others reach", name(Some(record), record.replica)),
+            fix:
+                "let it listen on an address of its network, or set ADVERTISE_URL there".to_owned(),
+        }));
+        found
+    }
+
+    /// Why nothing is forwarded to other replicas; `None`: it is.
+    #[must_use]
+    pub fn forwarding_off(&self) -> Option<&'static str> {
+        let secret = &self.handle.settings.peers.secret;
+        secret.is_none().then_some(
+            "CLUSTER_SECRET is not set: logs of runners on other replicas' hosts are not shown here",
+        )
     }
 
     fn degraded_dependencies(&self) -> Vec<Degraded> {
@@ -183,14 +243,6 @@ impl ApiState {
             })),
             None => {}
         }
-        if let Some(error) = &reading.published.store_error {
-            found.push(Degraded {
-                what: "store",
-                problem: error.clone(),
-                fix: "check that the store answers; what runs is kept, nothing new is started"
-                    .to_owned(),
-            });
-        }
         found
     }
 
@@ -198,11 +250,11 @@ impl ApiState {
         let reading = self.read();
         let view = reading.view();
         let mut found = Vec::new();
-        if reading.is_stale() && reading.published.store_error.is_none() {
+        if reading.is_stale() && reading.away().is_none() {
             found.push(Degraded {
                 what: "view",
                 problem: format!("the last look at the fleet is {} s old", reading.age().as_secs()),
-                fix: "see the log for what holds the lead loop up".to_owned(),
+                fix: "see whether a replica leads, and its log for what holds it up".to_owned(),
             });
         }
         if view.operator.frozen_since.is_some() {

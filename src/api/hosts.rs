@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::ApiState;
+use super::company::Known;
 use super::extract::{NoBody, Path};
 use super::pools::{SwitchAnswer, Switched, switch};
 use super::problem::{Code, Problem, ProblemBody, quoted};
@@ -20,6 +21,10 @@ use crate::fleet::intent::Wish;
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Hosts {
     pub hosts: Vec<HostBody>,
+    /// What is shown may no longer be so: it is old, or the store is away.
+    pub stale: bool,
+    /// How old the leader's last look at the fleet is.
+    pub age_seconds: f64,
 }
 
 /// One Docker daemon.
@@ -44,15 +49,19 @@ pub struct HostBody {
     pub reported_at: At,
     /// How long ago its agent's report reached the leader; null when it never did.
     pub silent_seconds: Option<u64>,
+    /// Who last reported it.
     #[schema(value_type = IdText)]
     pub replica: ReplicaId,
+    /// The replica that cares for it now, by name; null while none does.
+    #[schema(example = "box-2 (9f3c2b1a)")]
+    pub agent: Option<String>,
     #[schema(value_type = IdText)]
     pub boot: BootId,
 }
 
 /// Every host's body.
 #[must_use]
-pub fn host_bodies(state: &ApiState, reading: &Reading) -> Vec<HostBody> {
+pub fn host_bodies(state: &ApiState, reading: &Reading, known: &Known) -> Vec<HostBody> {
     let view = reading.view();
     let occupied = view.roster().occupied_by_host();
     let policy = &state.handle.settings.policy;
@@ -80,6 +89,7 @@ pub fn host_bodies(state: &ApiState, reading: &Reading) -> Vec<HostBody> {
                 .get(&host.host)
                 .map(|heard| reading.now.since(heard.at).as_secs()),
             replica: host.replica,
+            agent: agent(host, known),
             boot: host.boot,
         })
         .collect()
@@ -89,8 +99,18 @@ pub fn host_bodies(state: &ApiState, reading: &Reading) -> Vec<HostBody> {
 #[utoipa::path(get, path = "/api/v1/hosts", tag = "observe",
     responses((status = 200, description = "Every Docker daemon", body = Hosts)))]
 pub async fn list_hosts(State(state): State<ApiState>) -> Json<Hosts> {
-    let reading = state.read();
-    Json(Hosts { hosts: host_bodies(&state, &reading) })
+    let (reading, known) = (state.read(), state.company().await);
+    Json(Hosts {
+        hosts: host_bodies(&state, &reading, &known),
+        stale: reading.is_stale(),
+        age_seconds: reading.age().as_secs_f64(),
+    })
+}
+
+/// Who cares for a host: a replica that has announced itself lately.
+fn agent(host: &HostRecord, known: &Known) -> Option<String> {
+    let agent = known.agent_of(host.host, Some(host.replica))?;
+    known.company.replicas.contains_key(&agent).then(|| known.name(agent))
 }
 
 /// A host by its id, or by its name where only one has it.

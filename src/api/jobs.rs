@@ -56,6 +56,10 @@ pub struct Jobs {
     /// How many fit the query, listed or not.
     pub total: u32,
     pub jobs: Vec<JobBody>,
+    /// What is shown may no longer be so: it is old, or the store is away.
+    pub stale: bool,
+    /// How old the leader's last look at the fleet is.
+    pub age_seconds: f64,
 }
 
 /// One job.
@@ -86,6 +90,10 @@ pub struct Why {
     pub position: Option<u32>,
     /// How many runners of its pool are free or coming.
     pub supply: Option<u32>,
+    /// What is shown may no longer be so: it is old, or the store is away.
+    pub stale: bool,
+    /// How old the leader's last look at the fleet is.
+    pub age_seconds: f64,
 }
 
 /// The queue with each pool's decision, looked through once.
@@ -155,8 +163,9 @@ impl<'a> Queue<'a> {
             }
             JobState::Waiting => waiting(decision, position),
         };
+        let (stale, age_seconds) = (self.reading.is_stale(), self.reading.age().as_secs_f64());
         let answer: Vec<&str> = reasons.iter().map(|reason| reason.detail.as_str()).collect();
-        Why { answer: answer.join("; "), job: body, reasons, position, supply }
+        Why { answer: answer.join("; "), job: body, reasons, position, supply, stale, age_seconds }
     }
 
     /// The place in the pool's queue: GitHub serves the oldest first.
@@ -249,7 +258,8 @@ pub async fn list_jobs(
     let total = count(found.len());
     let listed = usize::try_from(limit).unwrap_or(usize::MAX);
     let jobs = found.into_iter().take(listed).map(|job| queue.body(job)).collect();
-    Ok(Json(Jobs { total, jobs }))
+    let (stale, age_seconds) = (reading.is_stale(), reading.age().as_secs_f64());
+    Ok(Json(Jobs { total, jobs, stale, age_seconds }))
 }
 
 /// Why is this job still waiting?

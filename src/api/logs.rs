@@ -1,12 +1,14 @@
-//! A runner's log: `GET /api/v1/runners/{id}/logs`, the only route that asks Docker.
+//! A runner's log: `GET /api/v1/runners/{id}/logs`, the only route that asks Docker. Where
+//! the runner's host is another replica's, that one is asked instead, once.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, Method, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, TryStreamExt};
@@ -18,8 +20,11 @@ use utoipa::{IntoParams, ToSchema};
 use super::ApiState;
 use super::extract::{Path, Query};
 use super::jobs::within;
+use super::peer::Forwarded;
+use super::peer::forward::{LOG_DEADLINE, Owner, Sending};
 use super::problem::{Code, Problem, ProblemBody, quoted};
-use super::reading::Reading;
+use super::reading::SeenRunner;
+use super::request::RequestId;
 use super::shape::IdText;
 use crate::docker::{DockerError, LogLine, LogQuery};
 use crate::fleet::id::{ContainerId, RunnerId};
@@ -69,7 +74,8 @@ pub struct Logs {
 
 /// A runner's log
 ///
-/// JSON by default; with `Accept: text/plain` or `follow=true` a stream of text.
+/// JSON by default; with `Accept: text/plain` or `follow=true` a stream of text. The log of
+/// a runner on another replica's host is fetched from there, line by line as it comes.
 #[utoipa::path(
     get, path = "/api/v1/runners/{id}/logs", tag = "observe",
     params(
@@ -83,8 +89,10 @@ pub struct Logs {
         (status = 404, description = "No such runner of ours", body = ProblemBody,
             content_type = "application/problem+json"),
         (status = 409, description = "It has no container yet or any more, or its host \
-            belongs to another replica", body = ProblemBody,
+            belongs to another replica and nothing is forwarded", body = ProblemBody,
             content_type = "application/problem+json"),
+        (status = 502, description = "The replica that cares for its host does not answer",
+            body = ProblemBody, content_type = "application/problem+json"),
         (status = 429, description = "Too many logs are being followed", body = ProblemBody,
             content_type = "application/problem+json"),
     ),
@@ -93,13 +101,33 @@ pub async fn runner_logs(
     State(state): State<ApiState>,
     Path(asked): Path<String>,
     Query(query): Query<LogsQuery>,
+    RawQuery(raw): RawQuery,
+    Extension(request_id): Extension<RequestId>,
+    forwarded: Option<Extension<Forwarded>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let tail = within("tail", query.tail, TAIL_DEFAULT, 0, TAIL_MAX)?;
     let since = query.since.as_deref().map(instant).transpose()?;
     let reading = state.read();
-    let (runner_id, container_id) = container(&state, &reading, &asked)?;
+    let runner = reading.runner(&asked)?;
     let permit = if query.follow { Some(place_to_follow(&state)?) } else { None };
+    if let Some(owner) = state.owner_elsewhere(&reading, runner.host).await {
+        if forwarded.is_some() {
+            return Err(moved(&runner, &owner));
+        }
+        let target = format!("/api/v1/runners/{}/logs", runner.id);
+        let sending = Sending {
+            method: Method::GET,
+            target: raw.map_or(target.clone(), |query| format!("{target}?{query}")),
+            accept: headers.get(header::ACCEPT),
+            request_id: &request_id,
+            body: Vec::new(),
+            within: LOG_DEADLINE,
+        };
+        let answer = state.forward(&owner, sending).await?;
+        return Ok(held(&state, answer, permit));
+    }
+    let (runner_id, container_id) = (runner.id, container(&runner)?);
     let wanted = LogQuery {
         tail: Some(tail),
         follow: query.follow,
@@ -122,27 +150,39 @@ pub async fn runner_logs(
     Ok(Json(Logs { container_id, runner_id, logs, truncated }).into_response())
 }
 
-/// The container whose log is meant, on a Docker daemon that this replica reaches.
-fn container(
-    state: &ApiState,
-    reading: &Reading,
-    asked: &str,
-) -> Result<(RunnerId, ContainerId), Problem> {
-    let runner = reading.runner(asked)?;
-    if let Some(host) = reading.host(&runner.host)
-        && host.replica != state.handle.replica
-    {
-        let detail = format!(
-            "{} runs on {}; ask the replica {} there",
-            runner.name, host.hostname, host.replica
-        );
-        return Err(Problem::new(Code::OtherReplica, detail));
-    }
-    let container = runner.container().cloned().ok_or_else(|| {
+/// A forwarded request goes no further: two replicas that take each other for the owner
+/// would send it to and fro.
+fn moved(runner: &SeenRunner<'_>, owner: &Owner) -> Problem {
+    let detail = format!("{}: its host has gone over to {}; ask again", runner.name, owner.name);
+    Problem::new(Code::OtherReplica, detail)
+}
+
+fn container(runner: &SeenRunner<'_>) -> Result<ContainerId, Problem> {
+    runner.container().cloned().ok_or_else(|| {
         let detail = format!("{} is {} and has no log yet", runner.name, runner.phase.name());
         Problem::new(Code::NoContainer, detail)
-    })?;
-    Ok((runner.id, container))
+    })
+}
+
+/// Another replica's answer, for as long as this process lives and with its place among
+/// the followed logs.
+fn held(state: &ApiState, answer: Response, permit: Option<OwnedSemaphorePermit>) -> Response {
+    answer.map(|body| {
+        let pieces = body.into_data_stream().map(move |piece| {
+            let _held = &permit;
+            piece
+        });
+        Body::from_stream(pieces.take_until(Box::pin(stopping(state))))
+    })
+}
+
+/// Ends when the process stops.
+fn stopping(state: &ApiState) -> impl Future<Output = ()> + Send + 'static {
+    let mut readiness = state.handle.readiness.clone();
+    async move {
+        // A sender that is gone means that the process is going too.
+        let _ended = readiness.wait_for(|ready| ready.stopping).await;
+    }
 }
 
 fn place_to_follow(state: &ApiState) -> Result<OwnedSemaphorePermit, Problem> {
@@ -209,12 +249,7 @@ async fn collect(mut lines: Lines) -> Result<(String, bool), DockerError> {
 
 /// Streams until the log ends, the client leaves, or the process stops.
 fn text(state: &ApiState, lines: Lines, permit: Option<OwnedSemaphorePermit>) -> Response {
-    let mut readiness = state.handle.readiness.clone();
-    let stopping = async move {
-        // A sender that is gone means that the process is going too.
-        let _ended = readiness.wait_for(|ready| ready.stopping).await;
-    };
-    let stream = as_text(lines, permit).take_until(Box::pin(stopping));
+    let stream = as_text(lines, permit).take_until(Box::pin(stopping(state)));
     let headers = [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
         // A proxy in between shall not hold lines back.

@@ -12,7 +12,8 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::problem::ProblemBody;
 use super::{
-    ApiState, ask, decisions, health, hosts, jobs, logs, pools, remove, runners, scale, status,
+    ApiState, ask, decisions, health, hosts, jobs, logs, metrics, pools, remove, replicas, runners,
+    scale, status,
 };
 
 const TOKEN_SCHEME: &str = "api_token";
@@ -22,7 +23,8 @@ const TOKEN_SCHEME: &str = "api_token";
     info(
         title = "Runner Orchestrator",
         description = "A fleet of ephemeral GitHub Actions runners on Docker hosts.\n\n\
-            Reads are rendered from the last view and cost no GitHub call. Writes record an \
+            Every replica answers the same. Reads are rendered from the last view, say how old \
+            it is, and cost no GitHub call. Writes record an \
             intent and wait up to three seconds for the leader's answer. Errors are RFC 9457 \
             problems. The token is needed only where one is configured.",
         license(name = "MIT", identifier = "MIT"),
@@ -44,8 +46,8 @@ pub(super) fn documented() -> OpenApiRouter<ApiState> {
         .routes(routes!(health::health_v1))
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
-        .routes(routes!(health::metrics))
-        .routes(routes!(health::metrics_v1))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(metrics::cluster_metrics))
         .routes(routes!(status::get_status))
         .routes(routes!(runners::list_runners))
         .routes(routes!(scale::scale_up))
@@ -60,6 +62,7 @@ pub(super) fn documented() -> OpenApiRouter<ApiState> {
         .routes(routes!(hosts::list_hosts))
         .routes(routes!(hosts::drain_host))
         .routes(routes!(hosts::undrain_host))
+        .routes(routes!(replicas::list_replicas))
         .routes(routes!(jobs::list_jobs))
         .routes(routes!(jobs::why_waiting))
         .routes(routes!(decisions::list_decisions))

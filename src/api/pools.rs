@@ -22,6 +22,10 @@ use crate::fleet::pool::Pool;
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Pools {
     pub pools: Vec<PoolBody>,
+    /// What is shown may no longer be so: it is old, or the store is away.
+    pub stale: bool,
+    /// How old the leader's last look at the fleet is.
+    pub age_seconds: f64,
 }
 
 /// One pool: what it is, how it stands, and why.
@@ -177,7 +181,11 @@ fn why(decision: &PoolDecision) -> String {
     responses((status = 200, description = "Every pool", body = Pools)))]
 pub async fn list_pools(State(state): State<ApiState>) -> Json<Pools> {
     let reading = state.read();
-    Json(Pools { pools: pool_bodies(&state, &reading) })
+    Json(Pools {
+        pools: pool_bodies(&state, &reading),
+        stale: reading.is_stale(),
+        age_seconds: reading.age().as_secs_f64(),
+    })
 }
 
 /// A switch that was turned.

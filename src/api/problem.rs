@@ -22,6 +22,7 @@ pub enum Code {
     BodyTooLarge,
     BodyTimeout,
     Unauthorized,
+    PeerRefused,
     OriginRefused,
     HostRefused,
     NotFound,
@@ -34,6 +35,7 @@ pub enum Code {
     RunnerBusy,
     NoContainer,
     OtherReplica,
+    OwnerUnreachable,
     IdempotencyMismatch,
     TooManyFollowers,
     Starting,
@@ -41,6 +43,7 @@ pub enum Code {
     StoreUnavailable,
     DockerUnavailable,
     Timeout,
+    Stuck,
     Internal,
 }
 
@@ -58,6 +61,7 @@ impl Code {
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTimeout => "body_timeout",
             Self::Unauthorized => "unauthorized",
+            Self::PeerRefused => "peer_refused",
             Self::OriginRefused => "origin_refused",
             Self::HostRefused => "host_refused",
             Self::NotFound => "not_found",
@@ -70,6 +74,7 @@ impl Code {
             Self::RunnerBusy => "runner_busy",
             Self::NoContainer => "no_container",
             Self::OtherReplica => "other_replica",
+            Self::OwnerUnreachable => "owner_unreachable",
             Self::IdempotencyMismatch => "idempotency_mismatch",
             Self::TooManyFollowers => "too_many_followers",
             Self::Starting => "starting",
@@ -77,6 +82,7 @@ impl Code {
             Self::StoreUnavailable => "store_unavailable",
             Self::DockerUnavailable => "docker_unavailable",
             Self::Timeout => "timeout",
+            Self::Stuck => "stuck",
             Self::Internal => "internal",
         }
     }
@@ -92,7 +98,7 @@ impl Code {
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized | Self::PeerRefused => StatusCode::UNAUTHORIZED,
             Self::OriginRefused => StatusCode::FORBIDDEN,
             Self::HostRefused => StatusCode::MISDIRECTED_REQUEST,
             Self::NotFound
@@ -103,12 +109,14 @@ impl Code {
             | Self::UnknownIntent => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RunnerBusy | Self::NoContainer | Self::OtherReplica => StatusCode::CONFLICT,
+            Self::OwnerUnreachable => StatusCode::BAD_GATEWAY,
             Self::TooManyFollowers => StatusCode::TOO_MANY_REQUESTS,
             Self::Starting
             | Self::Stopping
             | Self::StoreUnavailable
             | Self::DockerUnavailable
-            | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Timeout
+            | Self::Stuck => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -124,6 +132,7 @@ impl Code {
             Self::BodyTooLarge => "The body is too large",
             Self::BodyTimeout => "The body did not arrive in time",
             Self::Unauthorized => "A valid API token is needed",
+            Self::PeerRefused => "The request does not come from a replica of this cluster",
             Self::OriginRefused => "Requests from other web pages are refused",
             Self::HostRefused => "The Host header names another server",
             Self::NotFound => "No such route",
@@ -136,6 +145,7 @@ impl Code {
             Self::RunnerBusy => "The runner is running a job",
             Self::NoContainer => "The runner has no container now",
             Self::OtherReplica => "The runner's host belongs to another replica",
+            Self::OwnerUnreachable => "The replica that cares for the runner does not answer",
             Self::IdempotencyMismatch => "The idempotency key was used for another request",
             Self::TooManyFollowers => "Too many logs are being followed",
             Self::Starting => "Still starting",
@@ -143,6 +153,7 @@ impl Code {
             Self::StoreUnavailable => "The store does not answer",
             Self::DockerUnavailable => "Docker does not answer",
             Self::Timeout => "The answer took too long",
+            Self::Stuck => "The process does not make progress",
             Self::Internal => "Something went wrong here",
         }
     }
@@ -150,7 +161,10 @@ impl Code {
     fn retry_after_seconds(self) -> Option<u64> {
         match self {
             Self::Starting | Self::Stopping | Self::TooManyFollowers => Some(2),
-            Self::StoreUnavailable | Self::DockerUnavailable | Self::Timeout => Some(5),
+            Self::StoreUnavailable
+            | Self::DockerUnavailable
+            | Self::OwnerUnreachable
+            | Self::Timeout => Some(5),
             _ => None,
         }
     }

@@ -16,8 +16,8 @@ use crate::fleet::time::Timestamp;
 use crate::fleet::view::View;
 use crate::loops::lead::Published;
 
-/// The lead loop publishes every second; a view older than this is stale.
-pub const STALE_AFTER: Duration = Duration::from_secs(5);
+/// The leader decides every second; a view older than this is stale.
+pub const STALE_AFTER: Duration = Duration::from_secs(10);
 /// The pool that the environment variables describe.
 pub const DEFAULT_POOL: &str = "default";
 /// What `docker ps` prints of an id: less than this names nothing.
@@ -28,6 +28,8 @@ const CONTAINER_ID_SHORT: usize = 12;
 pub struct Reading {
     pub published: Arc<Published>,
     pub now: Timestamp,
+    /// Why the store cannot be used, if so.
+    pub store_away: Option<String>,
 }
 
 /// One runner, the turn's own decisions included: a runner assigned a moment ago shows
@@ -72,7 +74,8 @@ impl ApiState {
     #[must_use]
     pub fn read(&self) -> Reading {
         let published = self.handle.published.borrow().clone();
-        Reading { published, now: self.handle.edges.clock.now() }
+        let store_away = self.store_away();
+        Reading { published, now: self.handle.edges.clock.now(), store_away }
     }
 }
 
@@ -92,7 +95,13 @@ impl Reading {
     /// Whether what is shown may no longer be so.
     #[must_use]
     pub fn is_stale(&self) -> bool {
-        self.age() > STALE_AFTER || self.published.store_error.is_some()
+        self.age() > STALE_AFTER || self.away().is_some()
+    }
+
+    /// Why the store cannot be used, by its last call or the last turn's.
+    #[must_use]
+    pub fn away(&self) -> Option<&String> {
+        self.published.store_error.as_ref().or(self.store_away.as_ref())
     }
 
     /// Every runner known, by id.

@@ -1,19 +1,23 @@
 //! Removing one runner: `DELETE /api/v1/runners/{id}`.
 
-use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::ApiState;
-use super::ask::{Answer, AskedState, ask};
+use super::ask::{Answer, AskedState, ask, store_away};
 use super::extract::{Path, Query};
+use super::peer::Forwarded;
+use super::peer::forward::{HINT_DEADLINE, Owner, Sending};
 use super::problem::{Code, Problem, ProblemBody, quoted};
+use super::reading::SeenRunner;
+use super::request::RequestId;
 use super::scale::no_leader;
 use super::shape::IdText;
 use crate::fleet::id::{ContainerId, IntentId, RunnerId, RunnerName};
-use crate::fleet::intent::Wish;
+use crate::fleet::intent::{Intent, Wish};
 use crate::fleet::reason::Reason;
 
 /// How to remove.
@@ -41,12 +45,24 @@ pub struct Removing {
     /// For `/api/v1/intents/{id}`.
     #[schema(value_type = IdText)]
     pub intent: IntentId,
+    /// Whether the replica that cares for the runner's host has been told; null where this
+    /// one does, or forwarding is off. One that is away finds the request recorded.
+    pub owner_told: Option<bool>,
+}
+
+/// What the owner is told of a removal that is recorded already.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hint {
+    intent: IntentId,
 }
 
 /// Remove a runner
 ///
 /// GitHub is asked first and has the last word: a runner that turns out to be busy is
-/// left alone unless `force` is set. Only runners of this cluster can be named.
+/// left alone unless `force` is set. Only runners of this cluster can be named. It is
+/// recorded first, so that it happens also when the replica that cares for the runner's
+/// host is away now.
 #[utoipa::path(
     delete, path = "/api/v1/runners/{id}", tag = "operate",
     params(
@@ -66,10 +82,15 @@ pub async fn remove_runner(
     State(state): State<ApiState>,
     Path(asked): Path<String>,
     Query(query): Query<RemoveQuery>,
+    Extension(request_id): Extension<RequestId>,
+    forwarded: Option<Extension<Forwarded>>,
     headers: HeaderMap,
 ) -> Result<(StatusCode, Json<Removing>), Problem> {
     let reading = state.read();
     let runner = reading.runner(&asked)?;
+    if let Some(Extension(forwarded)) = forwarded {
+        return hinted(&state, &runner, &forwarded, query).await;
+    }
     if runner.phase.is_terminal() {
         let detail = format!("{} has already {}", runner.name, runner.phase.name());
         return Err(Problem::new(Code::UnknownRunner, detail));
@@ -78,7 +99,7 @@ pub async fn remove_runner(
     let (intent, answer) = ask(&state, &headers, wish).await?;
     let frozen = reading.view().operator.frozen_since.is_some();
     let name = runner.name;
-    let message = match &answer {
+    let mut message = match &answer {
         Answer::Recorded => format!("Removal of runner {name}: {}", no_leader()),
         Answer::Settled(outcome) => match &outcome.reason {
             None if frozen => format!("Runner {name} will be removed once the fleet is unfrozen"),
@@ -86,6 +107,15 @@ pub async fn remove_runner(
             Some(reason) => return Err(refused(&asked, reason)),
         },
     };
+    let owner = state.owner_elsewhere(&reading, runner.host).await;
+    let mut owner_told = None;
+    if let Some(owner) = owner.filter(|_| state.forwarding_off().is_none()) {
+        let told = hint(&state, &owner, &runner, intent, query, &request_id).await;
+        owner_told = Some(told);
+        if !told {
+            message = format!("{message}, as soon as {} is back", owner.name);
+        }
+    }
     let removing = Removing {
         message,
         state: answer.state(),
@@ -93,6 +123,54 @@ pub async fn remove_runner(
         runner_name: name.clone(),
         container_id: runner.container().cloned(),
         intent,
+        owner_told,
+    };
+    Ok((StatusCode::ACCEPTED, Json(removing)))
+}
+
+/// Tells the owner of a removal that is recorded. Whether it hears it changes only when.
+async fn hint(
+    state: &ApiState,
+    owner: &Owner,
+    runner: &SeenRunner<'_>,
+    intent: IntentId,
+    query: RemoveQuery,
+    request_id: &RequestId,
+) -> bool {
+    let sending = Sending {
+        method: Method::DELETE,
+        target: format!("/api/v1/runners/{}?force={}", runner.id, query.force),
+        accept: None,
+        request_id,
+        body: serde_json::to_vec(&Hint { intent }).unwrap_or_default(),
+        within: HINT_DEADLINE,
+    };
+    let answer = state.forward(owner, sending).await;
+    answer.is_ok_and(|answer| answer.status().is_success())
+}
+
+/// The owner's side: the request is recorded here too, under the same id, should the
+/// store have lost it since; recording it again changes nothing.
+async fn hinted(
+    state: &ApiState,
+    runner: &SeenRunner<'_>,
+    forwarded: &Forwarded,
+    query: RemoveQuery,
+) -> Result<(StatusCode, Json<Removing>), Problem> {
+    let hint: Hint = serde_json::from_slice(&forwarded.body)
+        .map_err(|error| Problem::new(Code::InvalidBody, error.to_string()))?;
+    let wish = Wish::Delete { runner: runner.id, force: query.force };
+    let at = state.handle.edges.clock.now();
+    let recorded = state.handle.edges.store.record(Intent { id: hint.intent, at, wish }).await;
+    recorded.map_err(|error| store_away(&error))?;
+    let removing = Removing {
+        message: format!("Removal of runner {} is recorded", runner.name),
+        state: AskedState::Recorded,
+        runner_id: runner.id,
+        runner_name: runner.name.clone(),
+        container_id: runner.container().cloned(),
+        intent: hint.intent,
+        owner_told: None,
     };
     Ok((StatusCode::ACCEPTED, Json(removing)))
 }

@@ -17,6 +17,8 @@ use uuid::Uuid;
 
 use super::ApiState;
 use super::guard::guard;
+use super::peer::Forwarded;
+use super::peer::forward::PassedOn;
 use super::problem::{Code, Problem, quoted};
 
 /// From the request's head to the answer's head. Bodies that stream are not held to it.
@@ -24,7 +26,7 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client's own request id is taken over up to this length.
 const REQUEST_ID_BYTES_MAX: usize = 64;
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Nothing here may be framed, and no script of ours exists outside `/docs`.
 const CSP: &str = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'";
@@ -48,6 +50,12 @@ impl RequestId {
             .filter(|id| id.iter().all(plain))
             .and_then(|id| String::from_utf8(id.to_vec()).ok())
             .map_or_else(|| Self(Uuid::now_v7().to_string()), Self)
+    }
+
+    /// The id itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -85,9 +93,12 @@ fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
 }
 
 async fn limit_time(request: Request, next: Next) -> Response {
-    let answer = tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await;
+    // Another replica does not wait longer for us than its own client for it.
+    let asked = request.extensions().get::<Forwarded>().and_then(|it| it.deadline);
+    let limit = asked.unwrap_or(ANSWER_TIMEOUT).min(ANSWER_TIMEOUT);
+    let answer = tokio::time::timeout(limit, next.run(request)).await;
     answer.unwrap_or_else(|_| {
-        let detail = format!("no answer within {} s", ANSWER_TIMEOUT.as_secs());
+        let detail = format!("no answer within {:.1} s", limit.as_secs_f64());
         Problem::new(Code::Timeout, detail).into_response()
     })
 }
@@ -129,7 +140,9 @@ fn log(method: &str, route: &str, status: StatusCode, took: Duration, id: &Reque
 
 fn finish(mut response: Response, id: &RequestId, docs: bool) -> Response {
     let said = response.extensions_mut().remove::<Problem>();
-    if let Some(problem) = said.or_else(|| unsaid(response.status())) {
+    let passed_on = response.extensions().get::<PassedOn>().is_some();
+    let unsaid = || if passed_on { None } else { unsaid(response.status()) };
+    if let Some(problem) = said.or_else(unsaid) {
         let json = serde_json::to_vec(&problem.body(&id.0)).unwrap_or_default();
         *response.body_mut() = Body::from(json);
         let headers = response.headers_mut();

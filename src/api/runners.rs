@@ -28,6 +28,10 @@ pub struct Runners {
     pub active_tracked: Vec<TrackedRunner>,
     /// Every runner, all witnesses together.
     pub runners: Vec<Runner>,
+    /// What is shown may no longer be so: it is old, or the store is away.
+    pub stale: bool,
+    /// How old the leader's last look at the fleet is.
+    pub age_seconds: f64,
 }
 
 /// A container.
@@ -157,6 +161,8 @@ pub async fn list_runners(State(state): State<ApiState>) -> Json<Runners> {
         ignored_runners: Vec::new(),
         active_tracked: live().map(|runner| tracked(runner, &reading)).collect(),
         runners: seen.values().map(|runner| full(runner, &reading)).collect(),
+        stale: reading.is_stale(),
+        age_seconds: reading.age().as_secs_f64(),
     })
 }
 

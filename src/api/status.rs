@@ -8,15 +8,17 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::ApiState;
+use super::company::Known;
+use super::github::{GitHubState, github};
 use super::health::Degraded;
 use super::hosts::{HostBody, host_bodies};
 use super::pools::{PoolBody, pool_bodies};
 use super::reading::Reading;
+use super::replicas::{ReplicaBody, StoreBody};
 use super::shape::{At, IdText, at, count, span};
 use crate::fleet::id::{ClusterMark, ReplicaId};
 use crate::fleet::plan::PoolDecision;
 use crate::fleet::pool::Pool;
-use crate::github::Verdict;
 
 /// The fleet at a glance.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -24,6 +26,10 @@ pub struct Status {
     /// An operator has stopped every change, fleet-wide.
     pub frozen: bool,
     pub frozen_since: Option<At>,
+    /// What is shown may no longer be so: it is old, or the store is away.
+    pub stale: bool,
+    /// How old the leader's last look at the fleet is.
+    pub age_seconds: f64,
     pub orchestrator: Orchestrator,
     pub runners: RunnerCounts,
     pub queue: Queue,
@@ -35,6 +41,9 @@ pub struct Status {
     pub degraded: Vec<Degraded>,
     pub pools: Vec<PoolBody>,
     pub hosts: Vec<HostBody>,
+    pub replicas: Vec<ReplicaBody>,
+    pub peers: PeersState,
+    pub store: StoreBody,
     pub github: GitHubState,
     /// Images being pulled, by reference.
     pub image_pulls: BTreeMap<String, Pull>,
@@ -56,7 +65,23 @@ pub struct Orchestrator {
     pub cluster: ClusterMark,
     /// Whether this replica decides.
     pub leader: bool,
+    /// Who decides; null while nobody does, or while the store cannot tell.
+    #[schema(value_type = Option<IdText>)]
+    pub leader_id: Option<ReplicaId>,
+    /// The same, by name.
+    #[schema(example = "box-2 (9f3c2b1a)")]
+    pub leader_name: Option<String>,
     pub term: Option<u64>,
+}
+
+/// Whether requests go on to the replica that can answer them.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct PeersState {
+    pub forwarding: bool,
+    /// Why not.
+    pub reason: Option<&'static str>,
+    /// Where the others reach this replica.
+    pub address: Option<String>,
 }
 
 /// Runners of all pools. Counters start with the leader.
@@ -154,47 +179,6 @@ pub struct ViewState {
     pub store_error: Option<String>,
 }
 
-/// What GitHub lets us know and spend.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct GitHubState {
-    /// Registrations that can be made now without crossing the secondary limit.
-    pub mints_now: u32,
-    /// The primary limit, when GitHub has told it.
-    pub remaining: Option<u64>,
-    pub limit: Option<u64>,
-    pub resets_at: Option<At>,
-    /// GitHub told us to wait until then.
-    pub blocked_until: Option<At>,
-    pub points_this_minute: u32,
-    pub scopes: Vec<ScopeBody>,
-    /// The start-up check, row by row.
-    pub checks: Vec<CheckBody>,
-    /// Why GitHub could not be asked at start, if so.
-    pub unreachable: Option<String>,
-}
-
-/// A scope's runner list.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct ScopeBody {
-    pub scope: String,
-    pub read_at: Option<At>,
-    pub age_seconds: Option<u64>,
-    pub unread_since: Option<At>,
-    pub error: Option<String>,
-    /// Registrations that are not of this cluster.
-    pub foreign: u32,
-}
-
-/// One row of the start-up check.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct CheckBody {
-    pub what: String,
-    /// `proven`, `refused`, `unknown_until_use` or `unreachable`.
-    pub verdict: &'static str,
-    /// The fix, or why it is not known.
-    pub detail: Option<String>,
-}
-
 /// An image being pulled.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Pull {
@@ -209,13 +193,15 @@ pub struct Pull {
 #[utoipa::path(get, path = "/api/v1/status", tag = "observe",
     responses((status = 200, description = "The fleet", body = Status)))]
 pub async fn get_status(State(state): State<ApiState>) -> Json<Status> {
-    let reading = state.read();
+    let (reading, known) = (state.read(), state.company().await);
     let decisions: Vec<PoolDecision> = reading.decisions(&state).into_values().collect();
     let frozen_since = reading.view().operator.frozen_since;
     Json(Status {
         frozen: frozen_since.is_some(),
         frozen_since: at(frozen_since),
-        orchestrator: orchestrator(&state, &reading),
+        stale: reading.is_stale(),
+        age_seconds: reading.age().as_secs_f64(),
+        orchestrator: orchestrator(&state, &reading, &known),
         runners: runner_counts(&reading, &decisions),
         queue: queue(&reading, &decisions),
         scaling: scaling(&state, &reading),
@@ -228,17 +214,25 @@ pub async fn get_status(State(state): State<ApiState>) -> Json<Status> {
             at: reading.published.at.into(),
             age_seconds: reading.age().as_secs_f64(),
             stale: reading.is_stale(),
-            store_error: reading.published.store_error.clone(),
+            store_error: reading.away().cloned(),
         },
-        degraded: state.degraded(),
+        degraded: state.degraded(&known),
         pools: pool_bodies(&state, &reading),
-        hosts: host_bodies(&state, &reading),
+        hosts: host_bodies(&state, &reading, &known),
+        replicas: state.replica_bodies(&known),
+        peers: PeersState {
+            forwarding: state.forwarding_off().is_none(),
+            reason: state.forwarding_off(),
+            address: state.handle.settings.peers.advertise.clone(),
+        },
+        store: state.store_body(&known),
         github: github(&state, &reading),
         image_pulls: image_pulls(&state),
     })
 }
 
-fn orchestrator(state: &ApiState, reading: &Reading) -> Orchestrator {
+fn orchestrator(state: &ApiState, reading: &Reading, known: &Known) -> Orchestrator {
+    let leader = known.leader().map(|(leader, _)| leader);
     let uptime_seconds = reading.now.since(state.settings.started_at).as_secs();
     Orchestrator {
         running: !state.handle.readiness.borrow().stopping,
@@ -248,7 +242,9 @@ fn orchestrator(state: &ApiState, reading: &Reading) -> Orchestrator {
         version: state.settings.version.clone(),
         replica: state.handle.replica,
         cluster: reading.view().cluster.clone(),
-        leader: reading.published.term.is_some(),
+        leader: leader == Some(state.handle.replica),
+        leader_id: leader,
+        leader_name: leader.map(|leader| known.name(leader)),
         term: reading.published.term,
     }
 }
@@ -317,48 +313,6 @@ fn scaling(state: &ApiState, reading: &Reading) -> Scaling {
         scale_up_threshold: main.map_or(0, |pool| pool.scale_up_threshold),
         scale_down_threshold: main.map_or(0, |pool| pool.scale_down_threshold),
         last_action: state.recorder.last_action(),
-    }
-}
-
-fn github(state: &ApiState, reading: &Reading) -> GitHubState {
-    let budget = state.handle.edges.github.budget();
-    let readiness = state.handle.readiness.borrow();
-    let (checks, unreachable) = match &readiness.github {
-        Some(Ok(preflight)) => (preflight.checks.clone(), None),
-        Some(Err(why)) => (Vec::new(), Some(why.clone())),
-        None => (Vec::new(), None),
-    };
-    let scopes = reading.view().ledger.registrations.scopes().iter();
-    GitHubState {
-        mints_now: budget.mints_now,
-        remaining: budget.remaining,
-        limit: budget.limit,
-        resets_at: at(budget.resets_at),
-        blocked_until: at(budget.blocked_until),
-        points_this_minute: budget.points_this_minute,
-        scopes: scopes
-            .map(|(scope, known)| ScopeBody {
-                scope: scope.to_string(),
-                read_at: at(known.read_at),
-                age_seconds: known.read_at.map(|read| reading.now.since(read).as_secs()),
-                unread_since: at(known.unread_since),
-                error: known.error.clone(),
-                foreign: known.foreign,
-            })
-            .collect(),
-        checks: checks
-            .into_iter()
-            .map(|check| {
-                let (verdict, detail) = match check.verdict {
-                    Verdict::Proven => ("proven", None),
-                    Verdict::Refused { fix } => ("refused", Some(fix)),
-                    Verdict::UnknownUntilUse { why } => ("unknown_until_use", Some(why)),
-                    Verdict::Unreachable { why } => ("unreachable", Some(why)),
-                };
-                CheckBody { what: check.what, verdict, detail }
-            })
-            .collect(),
-        unreachable,
     }
 }
 

@@ -12,22 +12,25 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::{EXIT_CONFIG, print};
+use super::{EXIT_CONFIG, advertise, print};
 use crate::api::{self, ApiSettings, ApiState};
 use crate::app::{App, Edges, Settings};
-use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Config, ShutdownMode};
+use crate::clock::{Clock, SharedClock};
+use crate::config::{self, Config, ShutdownMode, StoreConfig};
 use crate::docker::{BollardDocker, Docker, MeasuredDocker};
 use crate::fleet::id::PoolName;
 use crate::fleet::policy::Policy;
 use crate::fleet::reason::REASON_CODES;
 use crate::github::{Credentials, GitHub, GitHubSettings, RestGitHub};
+use crate::loops::announce::Peers;
 use crate::loops::host::Shutdown;
 use crate::sim::clock::SimClock;
 use crate::sim::docker::{ModelDocker, ModelSettings};
 use crate::sim::listener::{ListenerFaults, Transport};
 use crate::sim::program::ListenerProgram;
+use crate::store::Store;
 use crate::store::memory::MemoryStore;
+use crate::store::redis::{RedisSettings, RedisStore, Tls};
 use crate::telemetry::metrics::{HttpRequest, Metrics};
 use crate::telemetry::{self, Output};
 
@@ -71,9 +74,14 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let edges = edges(&config, args.engine)?;
     let (metrics, seen) = (edges.metrics.clone(), edges.metrics.clone());
     let github = edges.github.clone();
-    let settings = settings(&config);
+    let peers = Peers {
+        advertise: advertise::url(config.cluster.advertise.as_ref(), address),
+        secret: config.cluster.secret.clone(),
+    };
+    let settings = settings(&config, peers);
     let api_settings = api_settings(&config, address, edges.clock.as_ref());
     let app = App::start(edges, settings);
+    let vitals = app.handle().lease_alive;
     let state = ApiState::new(
         app.handle(),
         api_settings,
@@ -85,7 +93,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     )
     .observed_by(Arc::new(move |method, route, status, took| {
         seen.http_request(&HttpRequest { method, route, status, took });
-    }));
+    }))
+    .alive_while(Arc::new(move || vitals.check()));
     let stop_api = CancellationToken::new();
     let recorder = state.recorder();
     api::decisions::record(&app.handle().listeners, recorder);
@@ -136,7 +145,7 @@ fn exit_now() {
 }
 
 fn edges(config: &Config, engine: Engine) -> anyhow::Result<Edges> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let clock: Arc<dyn Clock> = Arc::new(SharedClock::new());
     let github: Arc<dyn GitHub> = Arc::new(github(config, clock.clone())?);
     let docker: Arc<dyn Docker> = match engine {
         Engine::Docker => Arc::new(BollardDocker::connect(Some(&config.docker.host))?),
@@ -146,9 +155,22 @@ fn edges(config: &Config, engine: Engine) -> anyhow::Result<Edges> {
     Ok(Edges {
         docker: Arc::new(MeasuredDocker::new(docker, metrics.clone())),
         github,
-        store: Arc::new(MemoryStore::new(clock.clone())),
+        store: store(&config.store, &clock)?,
         clock,
         metrics,
+    })
+}
+
+/// Where shared state is kept. A Redis that is away is waited for by whoever needs it; there
+/// is no falling back to memory, which would make a second fleet.
+fn store(config: &StoreConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match config {
+        StoreConfig::Memory => Arc::new(MemoryStore::new(clock.clone())),
+        StoreConfig::Redis(redis) => Arc::new(RedisStore::start(RedisSettings {
+            address: redis.address.clone(),
+            tls: Tls { ca_pem: redis.ca_pem.clone(), identity_pem: redis.identity_pem.clone() },
+            cluster: redis.cluster.clone(),
+        })?),
     })
 }
 
@@ -177,7 +199,7 @@ fn model(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<ModelDocker> 
     Ok(ModelDocker::new(TaskTracker::new(), clock, Arc::new(program), settings))
 }
 
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, peers: Peers) -> Settings {
     let policy = policy(config);
     let all_pools: u32 = config.pools.values().map(|pool| pool.max_runners).sum();
     Settings {
@@ -191,6 +213,7 @@ fn settings(config: &Config) -> Settings {
             timeout: config.shutdown.timeout,
         },
         policy,
+        peers,
     }
 }
 
@@ -201,6 +224,7 @@ fn policy(config: &Config) -> Policy {
     let poll = config.github.poll_interval;
     Policy {
         boost_ttl: config.scaling.manual_boost_ttl,
+        placement: config.scaling.placement,
         registrations_fresh: usual.registrations_fresh.max(poll * 3),
         ended_memory: usual.ended_memory.max(poll * 2),
         ..usual

@@ -1,10 +1,9 @@
-//! The API, the Docker engine, the host, the cluster, the store, and how the process ends.
+//! The API, the Docker engine, the host, the cluster, and how the process ends.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use url::Url;
 
 use super::reader::Reader;
 use super::value;
@@ -40,6 +39,8 @@ pub struct ClusterConfig {
     pub name: Option<String>,
     /// Signs forwarded requests; `None` = nothing is forwarded.
     pub secret: Option<SecretString>,
+    /// Where other replicas reach this one's API; `None` = follows from the address listened on.
+    pub advertise: Option<Url>,
 }
 
 /// How the process ends.
@@ -57,13 +58,6 @@ pub enum ShutdownMode {
     Drain,
     /// All stay; the next start adopts them.
     Detach,
-}
-
-/// Where shared state is kept.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum StoreConfig {
-    /// In this process: one replica.
-    Memory,
 }
 
 pub(super) fn api(reader: &mut Reader<'_>) -> Option<ApiConfig> {
@@ -133,29 +127,15 @@ pub(super) fn cluster(reader: &mut Reader<'_>) -> ClusterConfig {
     ClusterConfig {
         name: reader.get("CLUSTER_NAME", value::name),
         secret: shared_secret(reader, "CLUSTER_SECRET"),
+        advertise: reader.get("ADVERTISE_URL", advertised_url),
     }
 }
 
-pub(super) fn store(reader: &mut Reader<'_>) -> StoreConfig {
-    // A replica that falls back to its own memory would start a second fleet.
-    if reader.secret("REDIS_URL", redis_url).is_some() {
-        let subject = reader.spelled("REDIS_URL");
-        reader.problem(subject, "replicas through Redis are not supported by this build");
-    }
-    StoreConfig::Memory
-}
-
-fn redis_url(text: &str) -> Result<(), String> {
-    let fits = Url::parse(text).is_ok_and(|url| match url.scheme() {
-        "redis" | "rediss" => url.has_host(),
-        "redis+unix" | "unix" => url.path().len() > 1,
-        _ => false,
-    });
-    if fits {
-        Ok(())
-    } else {
-        Err("expected redis://[[user]:password@]host[:port][/db], or rediss:// for TLS".to_owned())
-    }
+/// Routes are appended to it, so it ends where they begin.
+fn advertised_url(text: &str) -> Result<Url, String> {
+    value::http_url(text).ok().filter(|url| url.path() == "/").ok_or_else(|| {
+        "expected a URL such as http://10.0.0.7:8080, without path or credentials".to_owned()
+    })
 }
 
 pub(super) fn shutdown(reader: &mut Reader<'_>) -> Option<ShutdownConfig> {

@@ -188,13 +188,34 @@ const PROCESS: &[Variable] = &[
     ),
     var("HOST_MAX_RUNNERS", UNSET, "runners", "Most runners this host may hold, of all pools."),
     var(
+        "PLACEMENT",
+        is("spread"),
+        "",
+        "`spread` puts runners on the least used host, `binpack` on the most used one.",
+    ),
+    var(
         "CLUSTER_NAME",
-        Fallback::Derived("the identity of the Docker host"),
+        Fallback::Derived("the identity of the Docker host; needed with REDIS_URL"),
         "",
         "Marks everything this installation makes, so that two never touch each other's.",
     ),
     secret("CLUSTER_SECRET", "Signs requests that replicas forward to each other."),
-    secret("REDIS_URL", "Redis that several replicas share: `redis://[:password@]host:port/db`."),
+    var(
+        "ADVERTISE_URL",
+        Fallback::Derived("LISTEN_ADDR, or this machine's own address when that is 0.0.0.0"),
+        "",
+        "Where other replicas reach this one's API, such as `http://10.0.0.7:8080`; port 0 is \
+         the port listened on.",
+    ),
+    secret(
+        "REDIS_URL",
+        "Redis that several replicas share, with CLUSTER_NAME: \
+         `redis://[[user]:password@]host[:port][/db]`, `rediss://` for TLS, \
+         `redis+sentinel://[[user]:password@]host:port,host:port/master[/db]`.",
+    ),
+    var("REDIS_CA_FILE", UNSET, "", "Authorities that vouch for a `rediss://` server (PEM)."),
+    var("REDIS_CLIENT_CERT_FILE", UNSET, "", "Certificate shown to a `rediss://` server (PEM)."),
+    var("REDIS_CLIENT_KEY_FILE", UNSET, "", "The key of REDIS_CLIENT_CERT_FILE (PEM)."),
     var(
         "SHUTDOWN_MODE",
         Fallback::Derived("drain without REDIS_URL, detach with it"),

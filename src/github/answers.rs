@@ -2,7 +2,7 @@
 //! required; an unknown field, a missing optional one or a status that GitHub invents
 //! tomorrow is accepted. octocrab's own models refuse a whole page for one odd value.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::cache::Digest;
 use super::{Registration, Repository};
@@ -11,7 +11,7 @@ use crate::fleet::pool::Labels;
 use crate::fleet::time::Timestamp;
 
 /// One page of a list, read down to what we need.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Listing<T> {
     /// How many there are over all pages, where GitHub says so.
     pub(crate) total: Option<u64>,
@@ -23,6 +23,14 @@ pub(crate) struct Listing<T> {
 /// Something GitHub lists in pages.
 pub(crate) trait Item: Clone + Send + Sync + 'static {
     fn read(body: &[u8]) -> serde_json::Result<Listing<Self>>;
+    /// A page as a text for the next leader, where that saves it calls.
+    fn keep(_page: &Listing<Self>) -> Option<String> {
+        None
+    }
+    /// Reads it back.
+    fn kept(_text: &str) -> Option<Listing<Self>> {
+        None
+    }
     /// About how many bytes it takes beyond its own size.
     fn bytes(&self) -> usize;
 }
@@ -32,10 +40,18 @@ impl<T: Item> Digest for Listing<T> {
         size_of::<Self>()
             + self.items.iter().map(|item| size_of::<T>() + item.bytes()).sum::<usize>()
     }
+
+    fn text(&self) -> Option<String> {
+        T::keep(self)
+    }
+
+    fn of_text(text: &str) -> Option<Self> {
+        T::kept(text)
+    }
 }
 
 /// A run that is queued or in progress.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) id: u64,
     pub(crate) attempt: u64,
@@ -44,7 +60,7 @@ pub(crate) struct Run {
 }
 
 /// A job that waits for a runner.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Waiting {
     pub(crate) id: JobId,
     pub(crate) name: String,
@@ -81,6 +97,14 @@ impl Item for Run {
                 })
                 .collect(),
         })
+    }
+
+    fn keep(page: &Listing<Self>) -> Option<String> {
+        serde_json::to_string(page).ok()
+    }
+
+    fn kept(text: &str) -> Option<Listing<Self>> {
+        serde_json::from_str(text).ok()
     }
 
     fn bytes(&self) -> usize {
@@ -121,6 +145,14 @@ impl Item for Waiting {
                 })
                 .collect(),
         })
+    }
+
+    fn keep(page: &Listing<Self>) -> Option<String> {
+        serde_json::to_string(page).ok()
+    }
+
+    fn kept(text: &str) -> Option<Listing<Self>> {
+        serde_json::from_str(text).ok()
     }
 
     fn bytes(&self) -> usize {

@@ -4,7 +4,7 @@
 //! Two limits are kept at once. The *primary* one is read from the `x-ratelimit-*`
 //! headers. The *secondary* one, points per minute, is only documented, so it is counted
 //! here over a sliding minute: a call counts from its reservation until one minute after
-//! its answer. GitHub counted it somewhere between the two, so that no minute of
+//! its answer. What other replicas have spent counts as well ([`shared`]). GitHub counted it somewhere between the two, so that no minute of
 //! GitHub's, wherever it begins, holds more than ours.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,6 +18,7 @@ pub use limits::{LimitHeaders, Refusal};
 
 mod class;
 mod limits;
+mod shared;
 
 /// GitHub's secondary limit: points per minute, a read costing 1 and a change 5.
 pub const POINTS_PER_MINUTE: u32 = 900;
@@ -89,6 +90,7 @@ pub struct CallBudget {
     halvings: u32,
     /// Since when no refusal lowered the minting rate.
     quiet_since: Timestamp,
+    others: shared::Others,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -128,7 +130,7 @@ impl CallBudget {
     /// # Errors
     /// [`Shortage::Blocked`] while it did.
     pub fn check_block(&self, now: Timestamp) -> Result<(), Shortage> {
-        match self.blocked_until {
+        match self.blocked_until.max(self.others.blocked_until()) {
             Some(until) if until > now => Err(Shortage::Blocked { until }),
             Some(_) | None => Ok(()),
         }
@@ -143,6 +145,7 @@ impl CallBudget {
     pub fn settle(&mut self, ticket: &Ticket, outcome: &Outcome, now: Timestamp) {
         self.land(ticket.class);
         self.spent.push_back(Spent { at: now, class: ticket.class });
+        self.others.note_spent(ticket.class);
         match outcome {
             Outcome::Answered(headers) => {
                 self.learn(ticket.credential, headers);
@@ -161,14 +164,12 @@ impl CallBudget {
     /// The budget as the planner sees it.
     #[must_use]
     pub fn snapshot(&self, now: Timestamp) -> Budget {
-        // The scarcest credential speaks for all: it is the one that stops us first.
         let core = self
-            .primary
-            .iter()
-            .filter(|((_, resource), window)| resource == CORE && window.resets_at > now)
-            .map(|(_, window)| window)
+            .seen_by_others(None, now)
+            .chain(self.scarcest_of_ours(now))
             .min_by_key(|window| window.remaining);
-        let blocked_until = self.blocked_until.filter(|until| *until > now);
+        let blocked_until = self.blocked_until.max(self.others.blocked_until());
+        let blocked_until = blocked_until.filter(|until| *until > now);
         Budget {
             mints_now: if blocked_until.is_some() { 0 } else { self.mints_now(now) },
             remaining: core.map(|window| window.remaining),
@@ -180,25 +181,33 @@ impl CallBudget {
     }
 
     fn mints_now(&self, now: Timestamp) -> u32 {
-        let by_points = POINTS_PER_MINUTE.saturating_sub(self.points(now)) / CHANGE_POINTS;
+        let used = self.points(now) + self.others.untold_by_them(now);
+        let by_points = POINTS_PER_MINUTE.saturating_sub(used) / CHANGE_POINTS;
         let by_rate =
             self.mint_rate(now).saturating_sub(self.count(now, |class| class == CallClass::Mint));
         let by_primary = self
             .primary
             .values()
+            .copied()
             .filter(|window| window.resets_at > now)
+            .chain(self.seen_by_others(None, now))
             .map(|window| self.primary_room(window, CallClass::Mint))
             .min()
             .map_or(u32::MAX, |room| u32::try_from(room).unwrap_or(u32::MAX));
         by_points.min(by_rate).min(by_primary)
     }
 
-    /// Registrations a minute, after the halvings that have not been outlived.
+    /// Registrations a minute, after the halvings that have not been outlived. A rate that
+    /// GitHub has lowered is for all replicas together.
     fn mint_rate(&self, now: Timestamp) -> u32 {
-        let recovered = now.since(self.quiet_since).as_secs() / QUIET.as_secs();
-        let halvings = u64::from(self.halvings).saturating_sub(recovered);
-        let rate = MINTS_PER_MINUTE >> u32::try_from(halvings).unwrap_or(31).min(31);
-        rate.max(MINTS_PER_MINUTE_MIN)
+        let ours = MINTS_PER_MINUTE >> self.halvings_left(now);
+        let theirs = MINTS_PER_MINUTE * self.others.mint_permille(now) / 1000;
+        let rate = ours.min(theirs).max(MINTS_PER_MINUTE_MIN);
+        if rate >= MINTS_PER_MINUTE {
+            // The points alone bound it, and those of the others are counted.
+            return rate;
+        }
+        (rate / (1 + self.others.alive(now))).max(1)
     }
 
     fn check_minute(&self, class: CallClass, now: Timestamp) -> Result<(), Shortage> {
@@ -229,13 +238,17 @@ impl CallBudget {
             *whose == credential
                 && concerns
                 && window.resets_at > now
-                && self.primary_room(window, class) == 0
+                && self.primary_room(*window, class) == 0
         });
+        let short = short
+            || self
+                .seen_by_others(Some(credential), now)
+                .any(|window| self.primary_room(window, class) == 0);
         if short { Err(Shortage::PrimaryPoints) } else { Ok(()) }
     }
 
     /// Calls of the class that the window still holds, with those in flight taken off.
-    fn primary_room(&self, window: &Primary, class: CallClass) -> u64 {
+    fn primary_room(&self, window: Primary, class: CallClass) -> u64 {
         let reserve = window.limit * class.primary_reserve_permille() / 1000;
         let in_flight = u64::try_from(self.in_flight.len()).unwrap_or(u64::MAX);
         window.remaining.saturating_sub(reserve).saturating_sub(in_flight)
@@ -268,6 +281,7 @@ impl CallBudget {
         refusal: Refusal,
         now: Timestamp,
     ) {
+        self.others.note_refusal();
         // Calls that were under way when the first refusal came tell nothing new.
         let known = self.limited_at.is_some_and(|at| ticket.begun_at <= at);
         if !known {
@@ -312,7 +326,8 @@ impl CallBudget {
     }
 
     fn points(&self, now: Timestamp) -> u32 {
-        self.counted(now).map(CallClass::points).sum()
+        let ours: u32 = self.counted(now).map(CallClass::points).sum();
+        ours.saturating_add(self.others.points(now))
     }
 
     fn count(&self, now: Timestamp, which: impl Fn(CallClass) -> bool) -> u32 {

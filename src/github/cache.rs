@@ -1,4 +1,4 @@
-//! What conditional requests need: for each URL the `ETag` and the small result that was
+//! What conditional requests need, also of the next leader ([`kept`]): for each URL the `ETag` and the small result that was
 //! read from the answer. Bodies are never kept. Bounded by count and by bytes; what was
 //! not used for the longest time goes first.
 
@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::budget::CredentialId;
+
+pub(crate) mod kept;
 
 /// Answers remembered: two listings for each of 1,500 repositories, and their jobs.
 const ENTRIES_MAX: usize = 4096;
@@ -19,11 +21,24 @@ const ENTRY_OVERHEAD_BYTES: usize = 200;
 pub(crate) trait Digest: Any + Send + Sync {
     /// About how many bytes it takes.
     fn bytes(&self) -> usize;
+
+    /// The result as a small text, if it is worth keeping for the next leader.
+    fn text(&self) -> Option<String> {
+        None
+    }
+
+    /// Reads it back.
+    fn of_text(_text: &str) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
 }
 
 /// The full path and query of a request, and whose it was: GitHub's `ETag` depends on
 /// both. A client talks to one base address, so that is not part of it.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Key {
     pub(crate) credential: CredentialId,
     pub(crate) path: String,
@@ -39,7 +54,10 @@ pub(crate) struct Remembered {
 
 impl Remembered {
     pub(crate) fn digest<D: Digest>(&self) -> Option<Arc<D>> {
-        Arc::clone(&self.digest).downcast().ok()
+        match Arc::clone(&self.digest).downcast::<kept::Text>() {
+            Ok(text) => D::of_text(&text.0).map(Arc::new),
+            Err(digest) => digest.downcast().ok(),
+        }
     }
 }
 
@@ -50,6 +68,7 @@ pub(crate) struct Cache {
     by_use: BTreeMap<u64, Key>,
     uses: u64,
     bytes: usize,
+    kept: kept::Kept,
 }
 
 struct Entry {
@@ -81,6 +100,7 @@ impl Cache {
     /// Remembers an answer in place of an earlier one.
     pub(crate) fn put<D: Digest>(&mut self, key: Key, etag: &str, has_next: bool, digest: Arc<D>) {
         self.remove(&key);
+        self.kept.put(&key, etag, has_next, digest.as_ref());
         let bytes =
             ENTRY_OVERHEAD_BYTES + 2 * key.path.len() + etag.len() + digest.as_ref().bytes();
         if bytes > BYTES_MAX {
@@ -99,6 +119,7 @@ impl Cache {
 
     /// Forgets an answer, because what followed it was no longer to be had.
     pub(crate) fn remove(&mut self, key: &Key) {
+        self.kept.remove(key);
         if let Some(entry) = self.entries.remove(key) {
             self.by_use.remove(&entry.last_use);
             self.bytes -= entry.bytes;

@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, Request};
 use octocrab::OctoBody;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::GitHubError;
 use super::budget::{
@@ -60,6 +60,8 @@ pub(crate) struct Line {
     counters: Counters,
     slots: Semaphore,
     clock: Arc<dyn Clock>,
+    /// Moves when the other replicas should be told at once of what was spent.
+    spending: watch::Sender<u64>,
 }
 
 impl Line {
@@ -70,11 +72,16 @@ impl Line {
             counters: Counters::default(),
             slots: Semaphore::new(CONCURRENT_CALLS_MAX),
             clock,
+            spending: watch::Sender::new(0),
         }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    pub(crate) fn spending(&self) -> watch::Receiver<u64> {
+        self.spending.subscribe()
     }
 
     pub(crate) fn counters(&self) -> &Counters {
@@ -131,6 +138,9 @@ impl Line {
             budget.settle(&ticket, &result, now);
         }
         let blocked_until = budget.check_block(now).err();
+        if budget.is_urgent_to_share() {
+            self.spending.send_modify(|count| *count += 1);
+        }
         drop(budget);
         if refusal.is_none() {
             self.counters.count(route.operation, outcome(answer.status));

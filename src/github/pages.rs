@@ -1,6 +1,7 @@
 //! Authenticated, conditional, paged reading. Pages are asked for by number: an absolute
 //! `next` address may name another host than the one we were told to talk to.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::try_join_all;
@@ -169,13 +170,27 @@ impl Caller {
                 }
                 Ok(Page { listing, has_next })
             }
-            (304, Some(remembered)) => match remembered.digest() {
-                Some(listing) => Ok(Page { listing, has_next: remembered.has_next }),
-                None => Err(unreadable(list.route, "not modified, but of another kind")),
-            },
+            (304, Some(remembered)) => {
+                let listing = remembered.digest().ok_or_else(|| {
+                    // Kept by another version, perhaps: the next reading asks anew.
+                    self.forget(&key(&call, &bearer));
+                    unreadable(list.route, "not modified, but of another kind")
+                })?;
+                Ok(Page { listing, has_next: remembered.has_next })
+            }
             (304, None) => Err(unreadable(list.route, "not modified, but never read before")),
             _ => Err(refused(list.route, &answer)),
         }
+    }
+
+    /// See [`super::GitHub::learnt`].
+    pub(crate) fn learnt(&self) -> BTreeMap<String, Option<String>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).learnt()
+    }
+
+    /// See [`super::GitHub::recall`].
+    pub(crate) fn recall_learnt(&self, learnt: &BTreeMap<String, String>) {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).recall(learnt);
     }
 
     fn recall(&self, key: &Key) -> Option<Remembered> {

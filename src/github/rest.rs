@@ -1,5 +1,6 @@
 //! [`GitHub`] over the REST API.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use async_trait::async_trait;
 use axum::Router;
 use http::Method;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::auth::{Auth, Credentials};
 use super::budget::CallClass;
@@ -20,8 +22,8 @@ use super::{
     QueueReading, Registration, RegistrationReading, Repository, preflight,
 };
 use crate::clock::Clock;
-use crate::fleet::budget::Budget;
-use crate::fleet::id::{GitHubRunnerId, RepoName, RunnerName};
+use crate::fleet::budget::{Budget, BudgetShare};
+use crate::fleet::id::{GitHubRunnerId, ReplicaId, RepoName, RunnerName};
 use crate::fleet::pool::Scope;
 
 /// Pages of registrations of one scope: 10,000 runners, GitHub's own limit for a group.
@@ -216,6 +218,27 @@ impl GitHub for RestGitHub {
     fn budget(&self) -> Budget {
         let now = self.caller.line.now();
         self.caller.line.budget().snapshot(now)
+    }
+
+    fn share(&self, replica: ReplicaId) -> Option<BudgetShare> {
+        let now = self.caller.line.now();
+        Some(self.caller.line.budget().share(replica, now))
+    }
+
+    fn heed(&self, others: Vec<BudgetShare>) {
+        self.caller.line.budget().heed(others);
+    }
+
+    fn spending(&self) -> watch::Receiver<u64> {
+        self.caller.line.spending()
+    }
+
+    fn learnt(&self) -> BTreeMap<String, Option<String>> {
+        self.caller.learnt()
+    }
+
+    fn recall(&self, learnt: &BTreeMap<String, String>) {
+        self.caller.recall_learnt(learnt);
     }
 
     fn calls(&self) -> Vec<CallCount> {

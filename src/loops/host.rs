@@ -199,14 +199,23 @@ impl Host {
             }
             let rights = match boot::take_over(self, agency, cancel).await {
                 TakeOver::Done(rights) => rights,
-                TakeOver::Lost => continue,
+                TakeOver::Lost => {
+                    self.give_way(host);
+                    continue;
+                }
                 TakeOver::Cancelled => return,
             };
             match self.clone().serve(rights, cancel).await {
                 Left::Stopped { .. } | Left::OtherIdentity => return,
-                Left::Superseded => (),
+                Left::Superseded => self.give_way(host),
             }
         }
+    }
+
+    /// Another replica is the agent; which one is looked up while standing by.
+    fn give_way(&self, host: HostId) {
+        let part = Part::StandingBy { agent: None };
+        self.standing.send_modify(|standing| standing.is(host, part));
     }
 
     /// The agent's loop, from taking over until cancelled or until another took over.

@@ -132,6 +132,8 @@ impl Lead {
     async fn turn(&self, known: &mut Known) {
         let now = self.clock.now();
         known.term = self.leadership.borrow().as_ref().map(Leadership::term);
+        let leads = self.leadership.borrow().as_ref().is_some_and(Leadership::holds);
+        self.metrics.leading(leads);
         let mut snapshot = match self.store.snapshot().await {
             Ok(snapshot) => snapshot,
             Err(error) => {
@@ -273,6 +275,8 @@ impl Lead {
             None => (Ledger::default(), Plan::default(), self.github.budget()),
         };
         let term = snapshot.leader.map(|(_, term)| term.0);
+        // What is shown is as old as the leader's turn, however lately it was read.
+        let at = digest.as_ref().map_or(now, |told| told.at);
         let view = View {
             cluster: self.cluster.clone(),
             pools: self.pools.clone(),
@@ -283,7 +287,9 @@ impl Lead {
             ledger,
             budget,
         };
-        self.publish(Arc::new(Published { at: now, view, plan, term, store_error: None }));
+        let turn = Arc::new(Published { at, view, plan, term, store_error: None });
+        self.listeners.tell(&turn);
+        self.publish(turn);
     }
 
     fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {

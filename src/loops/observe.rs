@@ -36,6 +36,11 @@ const FIRST_LIST_RETRY: Duration = Duration::from_secs(3);
 /// After a runner took a job its repository is read again, at most this often.
 const REREAD_EVERY: Duration = Duration::from_secs(1);
 
+/// What was learnt for conditional requests is put by for the next leader this often.
+const PUT_BY_EVERY: Duration = Duration::from_secs(5);
+/// The name it has in the store.
+const ANSWERS: &str = "answers";
+
 /// What the observe loop works with.
 pub struct Observe {
     pub store: Arc<dyn Store>,
@@ -70,6 +75,7 @@ struct Memory {
     polled_at: Option<Instant>,
     reread_at: Option<Instant>,
     listed_at: Option<Instant>,
+    put_by_at: Option<Instant>,
 }
 
 impl Observe {
@@ -94,6 +100,7 @@ impl Observe {
             if memory.term != leader.term() {
                 memory = Memory { term: leader.term(), ..Memory::default() };
                 self.ledger().begin_term(leader.term());
+                self.recall().await;
             }
             let begun = Instant::now();
             tokio::select! { biased;
@@ -102,8 +109,36 @@ impl Observe {
                 () = another_term(&mut leadership, Some(leader.term())) => continue,
                 () = self.turn(&mut memory) => (),
             }
+            self.put_by(&leader, &mut memory).await;
             let now = self.clock.now();
             self.metrics.loop_turn(LoopName::Observe, Outcome::Ok, begun.elapsed(), now);
+        }
+    }
+
+    /// Takes over what an earlier leader has learnt for conditional requests.
+    async fn recall(&self) {
+        if !self.store.health().borrow().shared {
+            return;
+        }
+        match self.store.recall(ANSWERS).await {
+            Ok(learnt) => self.github.recall(&learnt),
+            Err(error) => debug!(error = %error, "could not recall github's answers"),
+        }
+    }
+
+    /// Leaves for the next leader what was learnt since the last time.
+    async fn put_by(&self, leader: &Leadership, memory: &mut Memory) {
+        let due = memory.put_by_at.is_none_or(|at| at.elapsed() >= PUT_BY_EVERY);
+        if !due || !self.store.health().borrow().shared {
+            return;
+        }
+        memory.put_by_at = Some(Instant::now());
+        let learnt = self.github.learnt();
+        if learnt.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.put_by(leader, ANSWERS, learnt).await {
+            debug!(error = %error, "could not put github's answers by");
         }
     }
 

@@ -3,15 +3,18 @@
 //! on the configuration only. Series that will be needed exist from the start, at zero,
 //! so that no alert sees one vanish.
 
+pub mod cluster;
 mod declare;
 mod edges;
 mod jobs;
 mod label;
 mod legacy;
+mod peers;
 mod pools;
 mod process;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Registry, TextEncoder};
@@ -22,7 +25,8 @@ use crate::fleet::pool::Pool;
 use declare::Declare;
 pub use declare::MetricsError;
 pub use label::{
-    DOCKER_OPERATIONS, Dependency, JobResult, LoopName, Outcome, RunnerEnd, RunnerState, StartPhase,
+    DOCKER_OPERATIONS, Dependency, JobResult, LoopName, Outcome, PeerForward, PeerRequest,
+    RunnerEnd, RunnerState, StartPhase,
 };
 pub use pools::PoolNow;
 pub use process::HttpRequest;
@@ -32,6 +36,20 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The label of pools that are not in the configuration any more.
 const OTHER_POOL: &str = "other";
+
+/// About the whole fleet, by the leader's own knowledge.
+const LEADER_ONLY: &[&str] = &[
+    "orchestrator_breaker_active",
+    "orchestrator_decisions_total",
+    "orchestrator_foreign_runners",
+    "orchestrator_jobs_queued",
+    "orchestrator_jobs_unmatched",
+    "orchestrator_oldest_queued_job_age_seconds",
+    "orchestrator_runners",
+    "orchestrator_runners_desired",
+    "orchestrator_runners_max",
+    "orchestrator_runners_min",
+];
 
 /// Calls and turns take up to their timeouts.
 const CALL_SECONDS: &[f64] =
@@ -48,6 +66,8 @@ pub struct Metrics {
     docker: edges::DockerMetrics,
     loops: process::LoopMetrics,
     http: process::HttpMetrics,
+    peers: peers::PeerMetrics,
+    leads: AtomicBool,
 }
 
 impl Metrics {
@@ -71,6 +91,8 @@ impl Metrics {
             docker: edges::DockerMetrics::declare(&declare)?,
             loops: process::LoopMetrics::declare(&declare)?,
             http: process::HttpMetrics::declare(&declare)?,
+            peers: peers::PeerMetrics::declare(&declare)?,
+            leads: AtomicBool::new(false),
             registry: registry.clone(),
         };
         for pool in pools {
@@ -82,16 +104,24 @@ impl Metrics {
     }
 
     /// The text for Prometheus, format 0.0.4, with the names of the Python original at
-    /// its end.
+    /// its end. What only a leader knows is left out while this replica does not lead.
     #[must_use]
     pub fn render(&self) -> String {
-        let families = self.registry.gather();
+        let leads = self.leads.load(Ordering::Relaxed);
+        let mut families = self.registry.gather();
+        families.retain(|family| leads || !LEADER_ONLY.contains(&family.name()));
         let mut text = TextEncoder::new().encode_to_string(&families).unwrap_or_else(|error| {
             tracing::error!(%error, "metrics could not be written");
             String::new()
         });
-        self.append_legacy(&mut text);
+        self.append_legacy(&mut text, leads);
         text
+    }
+
+    /// Whether this replica leads now: what only a leader knows is shown while it does, so
+    /// that nobody adds up what several replicas say of the same queue.
+    pub fn leading(&self, leads: bool) {
+        self.leads.store(leads, Ordering::Relaxed);
     }
 
     /// A pool's label. Records of pools that were configured once may still come from

@@ -58,6 +58,33 @@ pub fn ended(runner: RunnerId, pool: &PoolName, assigned_at: Timestamp, outcome:
     drop(of_runner(runner, span).entered());
 }
 
+/// The present span's place in its trace, for another process to go on from (W3C
+/// `traceparent`); none without traces.
+#[must_use]
+pub fn traceparent() -> Option<String> {
+    let context = Span::current().context();
+    let here = context.span().span_context().clone();
+    let flags = here.trace_flags().to_u8();
+    here.is_valid().then(|| format!("00-{}-{}-{flags:02x}", here.trace_id(), here.span_id()))
+}
+
+/// Puts a span that was not entered yet into the trace another process has begun. Text
+/// that is no `traceparent` changes nothing.
+#[must_use]
+pub fn continued(traceparent: &str, span: Span) -> Span {
+    let mut parts = traceparent.split('-').skip(1);
+    let (trace, parent) = (parts.next(), parts.next());
+    let flags = parts.next().and_then(|flags| u8::from_str_radix(flags, 16).ok());
+    let trace = trace.and_then(|text| TraceId::from_hex(text).ok());
+    let parent = parent.and_then(|text| SpanId::from_hex(text).ok());
+    if let (Some(trace), Some(parent), Some(flags)) = (trace, parent, flags) {
+        let flags = TraceFlags::new(flags);
+        let remote = SpanContext::new(trace, parent, flags, true, TraceState::NONE);
+        let _ = span.set_parent(opentelemetry::Context::new().with_remote_span_context(remote));
+    }
+    span
+}
+
 /// The id of the runner's trace as OpenTelemetry writes it.
 #[must_use]
 pub fn trace_id(runner: RunnerId) -> TraceId {

@@ -3,12 +3,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod announcing;
 mod bad_input;
 mod document;
 mod edges;
 mod guards;
 mod logs;
+mod peers;
 mod reads;
+mod replicas;
 mod served;
+mod shared;
 mod world;
 mod writes;

@@ -219,11 +219,17 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "REDIS_URL=redis://:hunter2hunter2@redis:6379/0",
-        "REDIS_URL: replicas through Redis are not supported by this build",
+        "CLUSTER_NAME: missing: REDIS_URL is set, and replicas that share a Redis must carry one \
+             name",
     ),
     (
-        "REDIS_URL=http://hunter2",
-        "REDIS_URL: expected redis://[[user]:password@]host[:port][/db], or rediss:// for TLS",
+        "CLUSTER_NAME=prod REDIS_URL=http://hunter2",
+        "REDIS_URL: expected redis://[[user]:password@]host[:port][/db], rediss:// for TLS, or \
+             redis+sentinel://[[user]:password@]host:port,host:port/master[/db]",
+    ),
+    (
+        "CLUSTER_NAME=prod REDIS_URL=rediss://redis REDIS_CA_FILE=/nowhere.pem",
+        "REDIS_CA_FILE: the file cannot be read (",
     ),
     ("API_TOKEN=schlüssel", "API_TOKEN: expected visible ASCII characters without blanks"),
     (

@@ -1,8 +1,11 @@
 //! The demo as a user runs it: the built program, real containers, its own verdict.
 
+use std::path::PathBuf;
 use std::process::Stdio;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 async fn demo(more: &[&str]) -> Value {
@@ -49,4 +52,78 @@ async fn without_an_engine_the_modelled_one_serves() {
     let report = demo(&["--jobs", "10", "--engine", "model"]).await;
     assert_eq!(report["engine"], "model");
     every_promise_kept(&report, 10);
+}
+
+/// Three orchestrators, three Docker hosts where this machine allows it, and the leader
+/// killed in the middle.
+#[tokio::test]
+async fn three_replicas_go_on_when_their_leader_is_killed() {
+    let several = ["--jobs", "30", "--engine", "docker", "--replicas", "3", "--kill-leader"];
+    let report = demo(&several).await;
+    assert_eq!((&report["engine"], &report["replicas"]), (&json!("docker"), &json!(3)));
+    every_promise_kept(&report, 30);
+}
+
+/// One engine for three: one orchestrator is its agent, the others stand by.
+#[tokio::test]
+async fn three_replicas_share_one_host() {
+    let shared = ["--jobs", "12", "--engine", "docker", "--replicas", "3", "--hosts", "shared"];
+    let report = demo(&shared).await;
+    assert_eq!(report["replicas"], 3);
+    every_promise_kept(&report, 12);
+}
+
+/// Whatever interrupts it, nothing stays behind.
+#[tokio::test]
+async fn hosts_of_their_own_vanish_with_an_interrupted_demo() {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_runner-orchestrator"))
+        .args(["demo", "--jobs", "12", "--job-seconds", "1..40", "--hosts", "own"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let pid = i32::try_from(demo.id().unwrap()).unwrap();
+    let mut lines = BufReader::new(demo.stderr.take().unwrap()).lines();
+    // The first is done and others run, in containers on a daemon of the demo's own.
+    let mut said = Vec::new();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        let first = line.contains(" done ") && !line.contains(" 0 done ");
+        said.push(line);
+        if first {
+            break;
+        }
+    }
+    assert!(said.iter().any(|line| line.contains("hosts of their own")), "{said:#?}");
+    let dir = dir_of_its_daemons(pid);
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::INT).unwrap();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        assert!(!line.contains("by force"), "{line}");
+    }
+    assert!(!demo.wait().await.unwrap().success());
+    assert!(!dir.exists(), "{}", dir.display());
+    let tag = dir.file_name().unwrap().to_str().unwrap().strip_prefix("hosts-").unwrap();
+    for place in ["/run/netns", "/sys/class/net"] {
+        let left = std::fs::read_dir(place).unwrap().flatten().map(|entry| entry.file_name());
+        let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains(tag)).collect();
+        assert!(left.is_empty(), "{place}: {left:?}");
+    }
+}
+
+/// Where the daemons that this process has started keep their files.
+fn dir_of_its_daemons(pid: i32) -> PathBuf {
+    let children = std::fs::read_dir("/proc").unwrap().flatten().filter(|process| {
+        let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+        parent == Some(pid.to_string().as_str())
+    });
+    let said = |child: std::fs::DirEntry| std::fs::read_to_string(child.path().join("cmdline"));
+    let root = children.filter_map(|child| said(child).ok()).find_map(|command| {
+        let words: Vec<String> = command.split('\0').map(str::to_owned).collect();
+        let flag = words.iter().position(|word| word == "--data-root")?;
+        words.get(flag + 1).cloned()
+    });
+    // Of `hosts-<tag>/<number>/data`.
+    PathBuf::from(root.unwrap()).ancestors().nth(2).unwrap().to_owned()
 }

@@ -3,3 +3,6 @@
 pub(crate) mod docker_proxy;
 pub(crate) mod engine;
 pub(crate) mod fleet;
+pub(crate) mod promtool;
+pub(crate) mod redis;
+pub(crate) mod stall_proxy;

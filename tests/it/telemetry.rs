@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,8 +21,8 @@ use runner_orchestrator::fleet::pool::Pool;
 use runner_orchestrator::fleet::time::Timestamp;
 use runner_orchestrator::github::CallCount;
 use runner_orchestrator::telemetry::metrics::{
-    Dependency, HttpRequest, JobResult, LoopName, Metrics, Outcome, PoolNow, RunnerEnd,
-    RunnerState, StartPhase,
+    Dependency, HttpRequest, JobResult, LoopName, Metrics, Outcome, PeerForward, PeerRequest,
+    PoolNow, RunnerEnd, RunnerState, StartPhase,
 };
 use runner_orchestrator::telemetry::{self, Colours, Guard, trace};
 use serde_json::Value;
@@ -31,6 +30,8 @@ use tokio::task::JoinSet;
 use tracing::{Dispatch, debug, error, info, info_span, warn};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use uuid::Uuid;
+
+use super::support::promtool;
 
 /// What was logged.
 #[derive(Clone, Default)]
@@ -317,8 +318,12 @@ fn pool() -> Pool {
     config(&[]).pools.into_values().next().expect("the default pool")
 }
 
+/// Of a replica that leads.
 fn metrics() -> Metrics {
-    Metrics::new([&pool()], &["below_minimum", "cooldown"]).expect("metrics can be declared")
+    let metrics = Metrics::new([&pool()], &["below_minimum", "cooldown"]);
+    let metrics = metrics.expect("metrics can be declared");
+    metrics.leading(true);
+    metrics
 }
 
 /// Uses every metric there is, `n` times.
@@ -352,6 +357,8 @@ fn use_all(metrics: &Metrics, n: u64) {
         metrics.docker_operation("create", Outcome::Ok, second);
         metrics.dependency(Dependency::Docker, true);
         metrics.loop_turn(LoopName::Lead, Outcome::Ok, second, Timestamp(1_700_000_000_000));
+        metrics.peer_request(PeerRequest::Forged);
+        metrics.peer_forward(PeerForward::Answered);
         metrics.http_request(&HttpRequest {
             method: "GET",
             route: "/api/v1/runners/{id}",
@@ -415,6 +422,37 @@ fn metrics_are_what_was_told_and_also_have_the_originals_names() {
     }
 }
 
+/// Three replicas that all tell the queue's length would triple it.
+#[test]
+fn what_only_a_leader_knows_is_told_only_while_it_leads() {
+    let metrics = metrics();
+    use_all(&metrics, 1);
+    let led = metrics.render();
+    metrics.leading(false);
+    let followed = metrics.render();
+    for leaders in [
+        "orchestrator_jobs_queued",
+        "orchestrator_runners",
+        "orchestrator_runners_desired",
+        "orchestrator_decisions_total",
+        "github_actions_queue_length",
+        "queue_length",
+        "circuit_breaker_active",
+    ] {
+        let is_told = |text: &str| {
+            text.lines().any(|line| {
+                line.strip_prefix(leaders).is_some_and(|rest| rest.starts_with([' ', '{']))
+            })
+        };
+        assert!(is_told(&led) && !is_told(&followed), "{leaders}");
+    }
+    for own in ["orchestrator_runners_created_total{", "orchestrator_loop_turns_total{"] {
+        assert!(followed.contains(own), "{own}");
+    }
+    metrics.leading(true);
+    assert!(metrics.render().contains("orchestrator_jobs_queued{pool=\"default\"} 4"));
+}
+
 #[test]
 fn the_number_of_series_does_not_grow_with_use() {
     let metrics = metrics();
@@ -429,18 +467,7 @@ fn the_number_of_series_does_not_grow_with_use() {
 fn promtool_finds_nothing_to_say_about_the_metrics() {
     let metrics = metrics();
     use_all(&metrics, 1);
-    let mut promtool = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("promtool is needed: install the Debian package `prometheus`");
-    let mut stdin = promtool.stdin.take().expect("a pipe");
-    stdin.write_all(metrics.render().as_bytes()).expect("promtool reads");
-    drop(stdin);
-    let output = promtool.wait_with_output().expect("promtool ends");
-    let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
-    assert_eq!(String::from_utf8_lossy(&said), "");
+    promtool::has_nothing_to_say_about(&metrics.render());
+    metrics.leading(false);
+    promtool::has_nothing_to_say_about(&metrics.render());
 }

@@ -51,6 +51,8 @@ impl Program {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // An interrupt from the keyboard is ours to pass on, in the right order.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("could not start {args:?}"))?;

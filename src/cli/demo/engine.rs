@@ -1,23 +1,13 @@
-//! Where the demo's runners run: the local Docker engine, or the modelled one in the
-//! orchestrator's own process.
+//! A Docker engine with what the demo makes on it: image and network.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use uuid::Uuid;
 
-use super::EngineChoice;
-use crate::cli::print;
 use crate::docker::{BollardDocker, Docker, Network, NetworkSpec};
 use crate::fleet::id::{ClusterMark, PoolName};
 use crate::sim::image::{self, ImageSpec};
-
-/// The engine of one demo.
-#[derive(Debug)]
-pub enum Engine {
-    Docker(Box<RealEngine>),
-    Model,
-}
 
 /// A real engine with what the demo made on it.
 #[derive(Debug)]
@@ -31,39 +21,6 @@ pub struct RealEngine {
 /// The pool of the demo.
 pub const POOL: &str = "default";
 
-impl Engine {
-    /// Chooses; with `auto`, says why when it falls back.
-    pub async fn choose(
-        choice: EngineChoice,
-        mark: &ClusterMark,
-        max_runners: u32,
-    ) -> anyhow::Result<Self> {
-        if choice == EngineChoice::Model {
-            return Ok(Self::Model);
-        }
-        match RealEngine::prepare(None, mark, max_runners).await {
-            Ok(engine) => Ok(Self::Docker(Box::new(engine))),
-            Err(error) if choice == EngineChoice::Auto => {
-                print::message(&format!(
-                    "note: no usable Docker engine ({error:#}); \
-                     using the modelled engine inside the orchestrator instead"
-                ));
-                Ok(Self::Model)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The report's word for it.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Docker(_) => "docker",
-            Self::Model => "model",
-        }
-    }
-}
-
 impl RealEngine {
     /// Makes image and network on the engine that `DOCKER_HOST` names. The image is made
     /// from `executable`, or from the running one.
@@ -72,7 +29,16 @@ impl RealEngine {
         mark: &ClusterMark,
         max_runners: u32,
     ) -> anyhow::Result<Self> {
-        let docker_host = crate::config::docker_host();
+        Self::prepare_at(crate::config::docker_host(), executable, mark, max_runners).await
+    }
+
+    /// The same on the engine at this address; `None` = the usual socket.
+    pub async fn prepare_at(
+        docker_host: Option<String>,
+        executable: Option<&Path>,
+        mark: &ClusterMark,
+        max_runners: u32,
+    ) -> anyhow::Result<Self> {
         let docker = BollardDocker::connect(docker_host.as_deref())?;
         docker.daemon().await.context("the engine does not answer")?;
         let image = image::ensure(&docker, &ImageSpec::demo(executable))

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::DemoArgs;
-use super::world::{Leftover, Played, World};
+use super::judge::{Leftover, Played};
+use super::world::World;
 
 /// One JSON object, the last line of standard output.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -53,8 +54,8 @@ impl Report {
     #[must_use]
     pub fn new(args: &DemoArgs, world: &World, played: Played, leftover: Leftover) -> Self {
         Self {
-            engine: world.engine_name(),
-            replicas: 1,
+            engine: world.ground().name(),
+            replicas: args.replicas,
             jobs: args.jobs,
             succeeded: played.succeeded,
             lost: args.jobs.saturating_sub(played.succeeded),
@@ -92,7 +93,7 @@ impl Report {
              \x20 github calls    {}\n\
              \x20 left over       {containers} containers, {volumes} volumes, {networks} networks, \
              {registrations} registrations\n\
-             \x20 took            {:.1} s on the {} engine",
+             \x20 took            {:.1} s on the {} engine, {} orchestrator(s)",
             self.jobs,
             self.succeeded,
             self.lost,
@@ -106,6 +107,7 @@ impl Report {
             self.github_calls,
             self.wall_seconds,
             self.engine,
+            self.replicas,
         )
     }
 }

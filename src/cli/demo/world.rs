@@ -4,95 +4,66 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use uuid::Uuid;
 
-use super::child::{Output, Program};
-use super::engine::{Engine, fresh_cluster_name, log_file};
-use super::{DemoArgs, LOOK_EVERY, ReportForm};
+use super::engine::{fresh_cluster_name, log_file};
+use super::ground::Ground;
+use super::judge::{Leftover, Played, containers, length};
+use super::model::{self, ModelledGitHub, REPO, TOKEN};
+use super::replica::{Plan, Replica};
+use super::{DemoArgs, EngineChoice, LOOK_EVERY, ReportForm};
 use crate::cli::print;
-use crate::docker::Docker;
 use crate::fleet::id::ClusterMark;
+use crate::sim::redis::RedisServer;
 
-const REPO: &str = "acme/demo";
-const TOKEN: &str = "sim-token";
 /// A busy runner whose process is gone is given up by the modelled GitHub after this; the
 /// real one takes ten minutes.
 const LOST_AFTER_SECONDS: u64 = 20;
-/// The orchestrator reads the queue and the runner list this often here.
+/// The orchestrators read the queue and the runner list this often here.
 const POLL_SECONDS: u64 = 1;
 /// What may still go away by itself is waited for: two list periods and an idle removal.
 const SETTLE: Duration = Duration::from_secs(40);
-/// The orchestrator's own shutdown: asking GitHub, five seconds of quiet, removal.
+/// A registration whose runner never came to be is deleted after two looks a minute apart.
+const UNCLAIMED_WITHIN: Duration = Duration::from_secs(150);
+/// An orchestrator's own shutdown: asking GitHub, five seconds of quiet, removal.
 const STOP_WITHIN: Duration = Duration::from_secs(90);
+/// Somebody leads again within this after whatever happened: the lease, and a slow machine.
+const LEADER_WITHIN: Duration = Duration::from_secs(30);
 
 /// Everything the demo made.
 #[derive(Debug)]
 pub struct World {
     executable: PathBuf,
-    engine: Engine,
+    ground: Ground,
     mark: ClusterMark,
     cluster: String,
-    github: Option<Program>,
-    github_url: String,
-    orchestrator: Option<Program>,
+    secret: String,
+    github: Option<ModelledGitHub>,
+    redis: Option<RedisServer>,
+    redis_url: Option<String>,
+    /// By number; `None` between a kill and the next start.
+    replicas: Vec<Option<Replica>>,
     http: reqwest::Client,
     args: DemoArgs,
 }
 
-/// What happened to the jobs.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct Played {
-    pub succeeded: u32,
-    pub run_twice: u32,
-    pub killed_busy: u32,
-    pub max_runners_seen: u32,
-    pub queue_seconds: Vec<f64>,
-    pub wall_seconds: f64,
-    pub github_calls: u64,
-}
-
-/// What is still there that should not be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Leftover {
-    pub containers: u32,
-    pub volumes: u32,
-    pub networks: u32,
-    pub registrations: u32,
-}
-
-/// The modelled GitHub's state, as far as the demo looks at it.
-#[derive(Clone, Debug, Deserialize)]
-struct SimState {
-    jobs: Vec<SimJob>,
-    runners: Vec<serde_json::Value>,
-    calls: std::collections::BTreeMap<String, u64>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct SimJob {
-    status: String,
-    conclusion: Option<String>,
-    queued_at: Option<chrono::DateTime<chrono::Utc>>,
-    started_at: Option<chrono::DateTime<chrono::Utc>>,
-    #[serde(default)]
-    attempts: u32,
-}
-
 impl World {
-    /// Builds it: engine, image, network, modelled GitHub, probe, orchestrator.
+    /// Builds it: hosts, image, network, modelled GitHub, probe, Redis, orchestrators.
     pub async fn build(args: &DemoArgs) -> anyhow::Result<Self> {
         let cluster = fresh_cluster_name();
         let mark = ClusterMark::derive(&cluster);
-        let engine = Engine::choose(args.engine, &mark, args.max_runners).await?;
+        let ground = Ground::choose(args, &cluster, &mark).await?;
         let mut world = Self {
             executable: std::env::current_exe().context("could not find this executable")?,
-            engine,
+            ground,
             mark,
             cluster,
+            secret: Uuid::new_v4().simple().to_string(),
             github: None,
-            github_url: String::new(),
-            orchestrator: None,
+            redis: None,
+            redis_url: None,
+            replicas: Vec::new(),
             http: crate::sim::http::plain_client().timeout(Duration::from_secs(10)).build()?,
             args: args.clone(),
         };
@@ -104,74 +75,110 @@ impl World {
     }
 
     async fn start_programs(&mut self, args: &DemoArgs) -> anyhow::Result<()> {
-        self.start_github().await?;
-        if let Engine::Docker(engine) = &self.engine {
-            let checked = engine.check_way(&self.mark, &self.github_url).await;
-            match checked {
-                Ok(()) => (),
-                Err(error) if args.engine == super::EngineChoice::Auto => {
-                    print::message(&format!("note: {error:#}; using the modelled engine"));
-                    self.forget_docker().await;
-                    self.engine = Engine::Model;
-                    self.github = None;
-                    self.start_github().await?;
-                }
-                Err(error) => return Err(error),
+        let github = self.start_github().await?;
+        match self.ground.check_way(&self.mark, &github.url).await {
+            Ok(()) => self.github = Some(github),
+            Err(error) if args.engine == EngineChoice::Auto => {
+                print::message(&format!("note: {error:#}; using the modelled engine"));
+                say_left(self.ground_forgotten().await);
+                self.github = Some(self.start_github().await?);
             }
+            Err(error) => return Err(error),
         }
-        self.start_orchestrator().await
+        if matches!(self.ground, Ground::Model) && (args.kill_leader || args.kill_orchestrator) {
+            bail!(
+                "the modelled engine lives in the orchestrator: killing that one kills its \
+                 runners, so --kill-leader and --kill-orchestrator need a Docker engine"
+            );
+        }
+        self.redis_url = crate::config::redis_url();
+        if self.redis_url.is_none() && args.replicas > 1 {
+            let redis = tokio::task::spawn_blocking(RedisServer::start).await??;
+            self.redis_url = Some(redis.url());
+            self.redis = Some(redis);
+        }
+        for number in 0..args.replicas {
+            self.replicas.push(None);
+            self.start_replica(usize::try_from(number)?).await?;
+        }
+        Ok(())
     }
 
-    async fn start_github(&mut self) -> anyhow::Result<()> {
-        let mut args: Vec<String> =
-            ["sim", "github", "--token", TOKEN, "--listen"].map(str::to_owned).to_vec();
-        match &self.engine {
-            Engine::Docker(engine) => {
-                let (gateway, bridge) = engine.place()?;
-                args.extend([format!("{gateway}:0"), "--bind-device".into(), bridge.to_owned()]);
-            }
-            Engine::Model => args.push("127.0.0.1:0".to_owned()),
-        }
-        args.extend(["--seed".to_owned(), self.args.seed.to_string()]);
-        let log = log_file(self.args.logs.as_ref(), "github.log");
-        let output = Output { ready_field: "listening", log };
-        let (program, url) = Program::start(&self.executable, &args, &[], output).await?;
-        self.github = Some(program);
-        self.github_url = url;
-        let settings = serde_json::json!({ "lost_after_seconds": LOST_AFTER_SECONDS });
-        self.post("settings", &settings).await
+    async fn ground_forgotten(&mut self) -> Vec<String> {
+        let mut ground = std::mem::replace(&mut self.ground, Ground::Model);
+        ground.forget(&self.mark).await
     }
 
-    async fn start_orchestrator(&mut self) -> anyhow::Result<()> {
-        let (docker_host, image) = match &self.engine {
-            Engine::Docker(engine) => (engine.docker_host.clone(), engine.image.clone()),
-            Engine::Model => (None, "model:demo".to_owned()),
-        };
-        let mut env = vec![
-            ("GITHUB_API_URL".to_owned(), format!("{}/api/v3", self.github_url)),
-            ("GITHUB_TOKEN".to_owned(), TOKEN.to_owned()),
-            ("GITHUB_REPO".to_owned(), REPO.to_owned()),
-            ("CLUSTER_NAME".to_owned(), self.cluster.clone()),
-            ("RUNNER_IMAGE".to_owned(), image),
-            ("MIN_RUNNERS".to_owned(), "0".to_owned()),
-            ("MAX_RUNNERS".to_owned(), self.args.max_runners.to_string()),
-            ("HOST_MAX_RUNNERS".to_owned(), self.args.max_runners.to_string()),
-            ("SCALE_UP_THRESHOLD".to_owned(), "1".to_owned()),
-            ("SCALE_DOWN_THRESHOLD".to_owned(), "0".to_owned()),
-            ("POLL_INTERVAL".to_owned(), POLL_SECONDS.to_string()),
-            ("IDLE_TIMEOUT".to_owned(), "30".to_owned()),
-            ("LISTEN_ADDR".to_owned(), "127.0.0.1:0".to_owned()),
-        ];
-        if let Some(docker_host) = docker_host {
+    async fn start_github(&self) -> anyhow::Result<ModelledGitHub> {
+        let (address, device) = self.ground.place()?;
+        ModelledGitHub::start(&model::Settings {
+            executable: self.executable.clone(),
+            address,
+            device,
+            seed: self.args.seed,
+            lost_after_seconds: LOST_AFTER_SECONDS,
+            log: log_file(self.args.logs.as_ref(), "github.log"),
+        })
+        .await
+    }
+
+    async fn start_replica(&mut self, number: usize) -> anyhow::Result<()> {
+        let plan = self.plan(number)?;
+        let replica = Replica::start(&plan).await?;
+        self.say(&format!("{} on {}, {} engine", self.called(number), replica.api, plan.engine));
+        self.replicas[number] = Some(replica);
+        Ok(())
+    }
+
+    fn called(&self, number: usize) -> String {
+        match self.args.replicas {
+            1 => "orchestrator".to_owned(),
+            _ => format!("orchestrator {}", number + 1),
+        }
+    }
+
+    fn plan(&self, number: usize) -> anyhow::Result<Plan> {
+        let github = self.github.as_ref().context("no modelled GitHub")?;
+        let engine = self.ground.engine_of(number);
+        let max = self.args.max_runners.to_string();
+        let image = engine.map_or("model:demo", |engine| &engine.image);
+        let mut env: Vec<(String, String)> = [
+            ("GITHUB_API_URL", format!("{}/api/v3", github.url).as_str()),
+            ("GITHUB_TOKEN", TOKEN),
+            ("GITHUB_REPO", REPO),
+            ("CLUSTER_NAME", &self.cluster),
+            ("RUNNER_IMAGE", image),
+            ("MIN_RUNNERS", "0"),
+            ("MAX_RUNNERS", &max),
+            ("HOST_MAX_RUNNERS", &max),
+            ("SCALE_UP_THRESHOLD", "1"),
+            ("SCALE_DOWN_THRESHOLD", "0"),
+            ("POLL_INTERVAL", &POLL_SECONDS.to_string()),
+            ("IDLE_TIMEOUT", "30"),
+            ("LISTEN_ADDR", "127.0.0.1:0"),
+            // The demo ends with nothing left, also where replicas would leave runners to
+            // each other.
+            ("SHUTDOWN_MODE", "drain"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec();
+        if let Some(docker_host) = engine.and_then(|engine| engine.docker_host.clone()) {
             env.push(("DOCKER_HOST".to_owned(), docker_host));
         }
-        let log = log_file(self.args.logs.as_ref(), "orchestrator.log");
-        let output = Output { ready_field: "address", log };
-        let args = ["serve", "--engine", self.engine.name()].map(str::to_owned);
-        let (program, address) = Program::start(&self.executable, &args, &env, output).await?;
-        self.orchestrator = Some(program);
-        self.say(&format!("orchestrator on http://{address}, {} engine", self.engine.name()));
-        Ok(())
+        if let Some(redis_url) = &self.redis_url {
+            env.push(("REDIS_URL".to_owned(), redis_url.clone()));
+            env.push(("CLUSTER_SECRET".to_owned(), self.secret.clone()));
+        }
+        let log = match self.args.replicas {
+            1 => "orchestrator.log".to_owned(),
+            _ => format!("orchestrator-{}.log", number + 1),
+        };
+        Ok(Plan {
+            executable: self.executable.clone(),
+            engine: self.ground.name(),
+            env,
+            log: log_file(self.args.logs.as_ref(), &log),
+        })
     }
 
     fn say(&self, text: &str) {
@@ -180,26 +187,31 @@ impl World {
         }
     }
 
-    /// The report's word for the engine.
+    /// Where the runners ran.
     #[must_use]
-    pub fn engine_name(&self) -> &'static str {
-        self.engine.name()
+    pub fn ground(&self) -> &Ground {
+        &self.ground
     }
 
     /// Queues the jobs and watches them to their end.
     pub async fn play(&mut self, args: &DemoArgs) -> anyhow::Result<Played> {
         let begun = Instant::now();
-        self.queue_jobs(args).await?;
-        self.say(&format!("{} jobs queued at the modelled GitHub", args.jobs));
+        let lengths = model::job_lengths(args.jobs, args.seed, args.job_seconds);
+        self.github.as_ref().context("no modelled GitHub")?.queue(&lengths).await?;
+        self.say(&format!(
+            "{} jobs queued at the modelled GitHub; runners on {}",
+            args.jobs,
+            self.ground.described()
+        ));
         let mut played = Played::default();
-        let mut killed = !args.kill_orchestrator;
+        let mut faults = args.kill_leader || args.kill_orchestrator;
         let mut told = u32::MAX;
         loop {
-            let state = self.state().await?;
-            let runners = u32::try_from(state.runners.len()).unwrap_or(u32::MAX);
+            let state = self.github.as_ref().context("no modelled GitHub")?.state().await?;
+            let runners = length(state.runners.len());
             played.max_runners_seen = played.max_runners_seen.max(runners);
-            let done = count(&state, |job| job.status == "completed");
-            let running = count(&state, |job| job.status == "in_progress");
+            let done = state.count(|job| job.status == "completed");
+            let running = state.count(|job| job.status == "in_progress");
             if done != told {
                 told = done;
                 self.say(&format!(
@@ -207,12 +219,12 @@ impl World {
                     begun.elapsed().as_secs_f64()
                 ));
             }
-            if !killed && done + running >= args.jobs.div_ceil(2) {
-                killed = true;
-                self.kill_orchestrator().await?;
+            if faults && done + running >= args.jobs.div_ceil(2) {
+                faults = false;
+                self.kill(args).await?;
             }
             if done >= args.jobs {
-                judge(&mut played, &state);
+                played.judge(&state);
                 played.wall_seconds = begun.elapsed().as_secs_f64();
                 return Ok(played);
             }
@@ -223,129 +235,125 @@ impl World {
         }
     }
 
-    async fn kill_orchestrator(&mut self) -> anyhow::Result<()> {
-        if let Some(orchestrator) = self.orchestrator.take() {
-            self.say("kill -9 of the orchestrator, and a new start");
-            orchestrator.kill().await?;
+    async fn kill(&mut self, args: &DemoArgs) -> anyhow::Result<()> {
+        let leader = self.leader().await?;
+        if args.kill_leader {
+            self.kill_replica(leader, "which leads, ").await?;
+            let begun = Instant::now();
+            let next = self.leader().await?;
+            let took = begun.elapsed().as_secs_f64();
+            self.say(&format!("{} leads, {took:.1} s after the new start", self.called(next)));
         }
-        self.start_orchestrator().await
-    }
-
-    async fn queue_jobs(&self, args: &DemoArgs) -> anyhow::Result<()> {
-        let durations: Vec<u32> = (0..args.jobs)
-            .map(|n| {
-                let (low, high) = args.job_seconds;
-                // A spread that follows the seed; quality of randomness is no matter here.
-                let mixed = (args.seed ^ u64::from(n)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33;
-                low + u32::try_from(mixed % u64::from(high - low + 1)).unwrap_or(0)
-            })
-            .collect();
-        let jobs = serde_json::json!({
-            "count": args.jobs,
-            "repo": REPO,
-            "labels": ["self-hosted", "linux"],
-            "durations": durations,
-        });
-        self.post("jobs", &jobs).await
-    }
-
-    async fn post(&self, what: &str, body: &serde_json::Value) -> anyhow::Result<()> {
-        let url = format!("{}/_sim/{what}", self.github_url);
-        let answer = self.http.post(&url).json(body).send().await?;
-        if !answer.status().is_success() {
-            let status = answer.status();
-            bail!("the modelled GitHub answered {status}: {}", answer.text().await?);
+        if args.kill_orchestrator {
+            // Where there are several: one that does not lead.
+            let other = (0..self.replicas.len()).find(|number| *number != leader);
+            self.kill_replica(other.unwrap_or(leader), "").await?;
         }
         Ok(())
     }
 
-    async fn state(&self) -> anyhow::Result<SimState> {
-        let url = format!("{}/_sim/state", self.github_url);
-        let answer = self.http.get(&url).send().await?.error_for_status()?;
-        answer.json().await.context("the modelled GitHub's state could not be read")
+    async fn kill_replica(&mut self, number: usize, which: &str) -> anyhow::Result<()> {
+        if let Some(replica) = self.replicas[number].take() {
+            self.say(&format!("kill -9 of the {}, {which}and a new start", self.called(number)));
+            replica.program.kill().await?;
+        }
+        self.start_replica(number).await
     }
 
-    /// Stops the orchestrator as an operator would, judges what is left, and takes the
+    /// Which replica says that it leads.
+    async fn leader(&self) -> anyhow::Result<usize> {
+        let end = Instant::now() + LEADER_WITHIN;
+        while Instant::now() < end {
+            for (number, replica) in self.replicas.iter().enumerate() {
+                let Some(replica) = replica else { continue };
+                if replica.ask(&self.http).await.is_some_and(|said| said.leader) {
+                    return Ok(number);
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        bail!("no orchestrator leads after {} s", LEADER_WITHIN.as_secs())
+    }
+
+    /// Stops the orchestrators as an operator would, judges what is left, and takes the
     /// demo's own things away.
     pub async fn tear_down(&mut self) -> Leftover {
-        if let Some(orchestrator) = self.orchestrator.take() {
-            self.say("stopping the orchestrator");
-            match orchestrator.stop(STOP_WITHIN).await {
-                Ok(true) => (),
-                Ok(false) => print::message("the orchestrator did not stop by itself"),
-                Err(error) => print::message(&format!("stopping the orchestrator: {error:#}")),
-            }
-        }
-        let mut leftover = self.count_leftover().await;
+        self.await_claims().await;
+        self.stop_replicas().await;
+        let mut leftover = self.leftover().await;
         let begun = Instant::now();
         while leftover != Leftover::default() && begun.elapsed() < SETTLE {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            leftover = self.count_leftover().await;
+            leftover = self.leftover().await;
         }
-        self.forget_docker().await;
+        self.clear_away().await;
+        leftover
+    }
+
+    /// Takes everything away without waiting for anybody's job: whoever interrupts the demo
+    /// does not want to see its end.
+    pub async fn abandon(&mut self) {
+        self.say("interrupted: taking everything away");
+        for replica in self.replicas.drain(..).flatten() {
+            if let Err(error) = replica.program.kill().await {
+                print::message(&format!("killing an orchestrator: {error:#}"));
+            }
+        }
+        self.clear_away().await;
+    }
+
+    async fn clear_away(&mut self) {
+        let left = self.ground.forget(&self.mark).await;
+        say_left(left);
         if let Some(github) = self.github.take()
-            && let Err(error) = github.stop(Duration::from_secs(5)).await
+            && let Err(error) = github.stop().await
         {
             print::message(&format!("stopping the modelled GitHub: {error:#}"));
         }
-        leftover
+        self.redis = None;
     }
 
-    /// What exists beyond the demo's own network and identity.
-    async fn count_leftover(&self) -> Leftover {
-        let mut leftover = Leftover::default();
-        if let Engine::Docker(engine) = &self.engine {
-            match engine.docker.containers(&self.mark).await {
-                Ok(containers) => leftover.containers = length(containers.len()),
-                Err(error) => {
-                    print::message(&format!("could not count containers: {error}"));
-                    leftover.containers = u32::MAX;
-                }
-            }
-            let keep = [engine.network.name.clone()];
-            match engine.docker.sweep(&self.mark, &keep).await {
-                Ok(swept) => {
-                    leftover.volumes = swept.volumes;
-                    leftover.networks = swept.networks + length(swept.stuck_networks.len());
-                }
-                Err(error) => print::message(&format!("could not count volumes: {error}")),
-            }
-        }
-        if self.github.is_some() {
-            match self.state().await {
-                Ok(state) => leftover.registrations = length(state.runners.len()),
-                Err(error) => print::message(&format!("could not count registrations: {error:#}")),
-            }
-        }
-        leftover
+    async fn leftover(&self) -> Leftover {
+        Leftover::count(&self.ground, &self.mark, self.github.as_ref()).await
     }
 
-    async fn forget_docker(&self) {
-        if let Engine::Docker(engine) = &self.engine
-            && let Err(error) = engine.docker.forget_cluster(&self.mark).await
-        {
-            print::message(&format!("could not remove the demo's network: {error}"));
+    /// After a kill: what was registered and never started is found by whoever leads, and
+    /// nobody would look for it any more after the end.
+    async fn await_claims(&self) {
+        let killed = self.args.kill_leader || self.args.kill_orchestrator;
+        let Some(github) = self.github.as_ref().filter(|_| killed) else { return };
+        let begun = Instant::now();
+        while begun.elapsed() < UNCLAIMED_WITHIN {
+            let Ok(state) = github.state().await else { return };
+            if length(state.runners.len()) <= containers(&self.ground, &self.mark).await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    async fn stop_replicas(&mut self) {
+        let running: Vec<Replica> = self.replicas.drain(..).flatten().collect();
+        if running.is_empty() {
+            return;
+        }
+        self.say(match running.len() {
+            1 => "stopping the orchestrator",
+            _ => "stopping the orchestrators",
+        });
+        let stops = running.into_iter().map(|replica| replica.program.stop(STOP_WITHIN));
+        for stopped in futures_util::future::join_all(stops).await {
+            match stopped {
+                Ok(true) => (),
+                Ok(false) => print::message("an orchestrator did not stop by itself"),
+                Err(error) => print::message(&format!("stopping an orchestrator: {error:#}")),
+            }
         }
     }
 }
 
-fn length(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-fn count(state: &SimState, which: impl Fn(&SimJob) -> bool) -> u32 {
-    length(state.jobs.iter().filter(|job| which(job)).count())
-}
-
-fn judge(played: &mut Played, state: &SimState) {
-    played.succeeded = count(state, |job| job.conclusion.as_deref() == Some("success"));
-    played.run_twice = count(state, |job| job.attempts > 1);
-    played.killed_busy =
-        count(state, |job| matches!(job.conclusion.as_deref(), Some("failure" | "cancelled")));
-    played.github_calls = state.calls.values().sum();
-    played.queue_seconds = state
-        .jobs
-        .iter()
-        .filter_map(|job| Some((job.started_at? - job.queued_at?).as_seconds_f64()))
-        .collect();
+fn say_left(left: Vec<String>) {
+    for what in left {
+        print::message(&format!("had to be taken away by force: {what}"));
+    }
 }

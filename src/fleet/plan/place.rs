@@ -186,13 +186,12 @@ impl<'a> Room<'a> {
             } else {
                 place.is_full().then_some((3, Reason::HostsFull))
             };
-            match against {
-                Some((rank, reason)) if rank >= rank_of(&hold) => hold = reason,
-                Some(_) => {}
-                None if best.is_none_or(|best| self.is_better(index, best, pool)) => {
-                    best = Some(index);
+            if let Some((rank, reason)) = against {
+                if rank >= rank_of(&hold) {
+                    hold = reason;
                 }
-                None => {}
+            } else if best.is_none_or(|best| self.is_better(index, best, pool)) {
+                best = Some(index);
             }
         }
         let place = best.and_then(|index| self.places.get_mut(index)).ok_or(hold)?;

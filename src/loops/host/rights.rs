@@ -21,6 +21,9 @@ use crate::telemetry::chain;
 /// its marker and its first change.
 const LOOK_COUNTS: Duration = Duration::from_secs(1);
 
+/// The loop waits for a look; a daemon that hangs must not stop it from following.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
+
 /// What may be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Right {
@@ -146,10 +149,11 @@ impl Rights {
         }
         // As of the question, not of the answer.
         let at = Instant::now();
-        let found = match self.0.docker.marker(&self.0.mark, self.marker().host).await {
-            Ok(Some(marker)) => Found::Marker(marker),
-            Ok(None) => Found::NoMarker,
-            Err(_) => Found::Unknown,
+        let ask = self.0.docker.marker(&self.0.mark, self.marker().host);
+        let found = match tokio::time::timeout(LOOK_LIMIT, ask).await {
+            Ok(Ok(Some(marker))) => Found::Marker(marker),
+            Ok(Ok(None)) => Found::NoMarker,
+            Ok(Err(_)) | Err(_) => Found::Unknown,
         };
         *look = Some(Look { at, found });
         found

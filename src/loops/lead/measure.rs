@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use crate::fleet::id::PoolName;
 use crate::fleet::plan::Plan;
-use crate::fleet::runner::RunnerPhase;
 use crate::fleet::time::Timestamp;
 use crate::fleet::view::View;
 use crate::telemetry::metrics::{Metrics, PoolNow, RunnerState};
@@ -14,7 +13,7 @@ pub(super) fn pools(metrics: &Metrics, view: &View, plan: &Plan, now: Timestamp)
     let roster = view.roster();
     let mut states: BTreeMap<&PoolName, BTreeMap<RunnerState, u32>> = BTreeMap::new();
     for runner in roster.runners.values() {
-        let Some(state) = state(&runner.phase) else { continue };
+        let Some(state) = RunnerState::of(&runner.phase) else { continue };
         let state = if runner.is_retiring() { RunnerState::Retiring } else { state };
         *states.entry(runner.pool).or_default().entry(state).or_default() += 1;
     }
@@ -39,22 +38,4 @@ pub(super) fn pools(metrics: &Metrics, view: &View, plan: &Plan, now: Timestamp)
     metrics.unmatched_jobs(u32::try_from(unmatched).unwrap_or(u32::MAX));
     let foreign = view.ledger.registrations.scopes().values().map(|scope| scope.foreign).sum();
     metrics.foreign_runners(foreign);
-}
-
-fn state(phase: &RunnerPhase) -> Option<RunnerState> {
-    match phase {
-        RunnerPhase::Assigned { .. } => Some(RunnerState::Assigned),
-        RunnerPhase::Accepted { .. } => Some(RunnerState::Accepted),
-        RunnerPhase::Created { .. } => Some(RunnerState::Created),
-        RunnerPhase::Started { .. } => Some(RunnerState::Started),
-        RunnerPhase::Handed { .. } => Some(RunnerState::Handed),
-        RunnerPhase::Listening { .. } => Some(RunnerState::Listening),
-        RunnerPhase::Running { .. } => Some(RunnerState::Running),
-        RunnerPhase::Unknown { .. } => Some(RunnerState::Unknown),
-        RunnerPhase::Ended { .. }
-        | RunnerPhase::Failed { .. }
-        | RunnerPhase::Retired { .. }
-        | RunnerPhase::Expired { .. }
-        | RunnerPhase::Lost { .. } => None,
-    }
 }

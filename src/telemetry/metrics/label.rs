@@ -1,5 +1,7 @@
 //! The values of labels: enums, so that their number is known.
 
+use crate::fleet::runner::RunnerPhase;
+
 macro_rules! label {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal,)+ }) => {
         $(#[$doc])*
@@ -86,6 +88,47 @@ label! {
         GitHub = "github",
         Docker = "docker",
         Store = "store",
+    }
+}
+
+label! {
+    /// What became of a request that claims to come from another replica.
+    PeerRequest {
+        Accepted = "accepted",
+        Forged = "forged",
+        Replayed = "replayed",
+        Late = "late",
+        Crowded = "crowded",
+    }
+}
+label! {
+    /// What became of a request forwarded to another replica.
+    PeerForward {
+        Answered = "answered",
+        Unreachable = "unreachable",
+        Refused = "refused",
+    }
+}
+
+impl RunnerState {
+    /// The state of a phase; `None` once the runner has ended.
+    #[must_use]
+    pub fn of(phase: &RunnerPhase) -> Option<Self> {
+        match phase {
+            RunnerPhase::Assigned { .. } => Some(Self::Assigned),
+            RunnerPhase::Accepted { .. } => Some(Self::Accepted),
+            RunnerPhase::Created { .. } => Some(Self::Created),
+            RunnerPhase::Started { .. } => Some(Self::Started),
+            RunnerPhase::Handed { .. } => Some(Self::Handed),
+            RunnerPhase::Listening { .. } => Some(Self::Listening),
+            RunnerPhase::Running { .. } => Some(Self::Running),
+            RunnerPhase::Unknown { .. } => Some(Self::Unknown),
+            RunnerPhase::Ended { .. }
+            | RunnerPhase::Failed { .. }
+            | RunnerPhase::Retired { .. }
+            | RunnerPhase::Expired { .. }
+            | RunnerPhase::Lost { .. } => None,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::Metrics;
 use super::label::{RunnerEnd, RunnerState};
 
 /// States in which a runner has a container.
-const WITH_CONTAINER: [RunnerState; 7] = [
+pub(super) const WITH_CONTAINER: [RunnerState; 7] = [
     RunnerState::Created,
     RunnerState::Started,
     RunnerState::Handed,
@@ -22,35 +22,77 @@ const WITH_CONTAINER: [RunnerState; 7] = [
 ];
 
 /// How a runner that had a container ended.
-const GONE: [RunnerEnd; 4] =
+pub(super) const GONE: [RunnerEnd; 4] =
     [RunnerEnd::Ended, RunnerEnd::Retired, RunnerEnd::Failed, RunnerEnd::Lost];
 
+/// One of the names.
+pub(super) struct Name {
+    name: &'static str,
+    labels: &'static str,
+    kind: &'static str,
+}
+
+/// A name with its value.
+pub(super) type Row = (&'static Name, f64);
+
+const fn name(name: &'static str, labels: &'static str, kind: &'static str) -> Name {
+    Name { name, labels, kind }
+}
+
+pub(super) static RUNNERS_ACTIVE: Name = name("github_actions_runners_active", "", "gauge");
+pub(super) static TOTAL_CREATED: Name = name("github_actions_runners_total_created", "", "untyped");
+pub(super) static TOTAL_DESTROYED: Name =
+    name("github_actions_runners_total_destroyed", "", "untyped");
+pub(super) static IGNORED_EXISTING: Name =
+    name("github_actions_runners_ignored_existing", "", "gauge");
+pub(super) static GITHUB_QUEUE_LENGTH: Name = name("github_actions_queue_length", "", "gauge");
+pub(super) static ORCHESTRATOR_RUNNING: Name =
+    name("github_actions_orchestrator_running", "", "gauge");
+pub(super) static RUNNERS_TOTAL: Name = name("runners_total", "{status=\"active\"}", "untyped");
+pub(super) static CREATED_TOTAL: Name = name("runners_created_total", "", "counter");
+pub(super) static QUEUE_LENGTH: Name = name("queue_length", "", "gauge");
+pub(super) static BREAKER_ACTIVE: Name = name("circuit_breaker_active", "", "gauge");
+
+impl Name {
+    pub(super) fn row(&'static self, value: f64) -> Row {
+        (self, value)
+    }
+}
+
+/// Writes the rows, each with its head.
+pub(super) fn write(text: &mut String, rows: &[Row]) {
+    for (Name { name, labels, kind }, value) in rows {
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(
+            text,
+            "# HELP {name} Kept for dashboards of the Python original.\n# TYPE {name} {kind}\n\
+             {name}{labels} {value}"
+        );
+    }
+}
+
 impl Metrics {
-    pub(super) fn append_legacy(&self, text: &mut String) {
-        let (active, created, destroyed) = (self.active(), self.created(), self.destroyed());
-        let queue = sum(&self.pools.jobs_queued, None);
-        let breaker = sum(&self.pools.breaker, None).min(1.0);
-        let ignored = sum(&self.pools.foreign_runners, None);
-        let rows: [(&str, &str, &str, f64); 10] = [
-            ("github_actions_runners_active", "", "gauge", active),
-            ("github_actions_runners_total_created", "", "untyped", created),
-            ("github_actions_runners_total_destroyed", "", "untyped", destroyed),
-            ("github_actions_runners_ignored_existing", "", "gauge", ignored),
-            ("github_actions_queue_length", "", "gauge", queue),
-            ("github_actions_orchestrator_running", "", "gauge", 1.0),
-            ("runners_total", "{status=\"active\"}", "untyped", active),
-            ("runners_created_total", "", "counter", created),
-            ("queue_length", "", "gauge", queue),
-            ("circuit_breaker_active", "", "gauge", breaker),
+    /// The names of this process: those about the whole fleet only while it leads.
+    pub(super) fn append_legacy(&self, text: &mut String, leads: bool) {
+        let (created, destroyed) = (self.created(), self.destroyed());
+        let mut rows = vec![
+            TOTAL_CREATED.row(created),
+            TOTAL_DESTROYED.row(destroyed),
+            ORCHESTRATOR_RUNNING.row(1.0),
+            CREATED_TOTAL.row(created),
         ];
-        for (name, labels, kind, value) in rows {
-            // Writing to a `String` cannot fail.
-            let _ = writeln!(
-                text,
-                "# HELP {name} Kept for dashboards of the Python original.\n# TYPE {name} {kind}\n\
-                 {name}{labels} {value}"
-            );
+        if leads {
+            let (active, queue) = (self.active(), sum(&self.pools.jobs_queued, None));
+            rows.extend([
+                RUNNERS_ACTIVE.row(active),
+                RUNNERS_TOTAL.row(active),
+                IGNORED_EXISTING.row(sum(&self.pools.foreign_runners, None)),
+                GITHUB_QUEUE_LENGTH.row(queue),
+                QUEUE_LENGTH.row(queue),
+                BREAKER_ACTIVE.row(sum(&self.pools.breaker, None).min(1.0)),
+            ]);
         }
+        write(text, &rows);
     }
 
     /// Runners that have a container.
@@ -72,7 +114,7 @@ impl Metrics {
 }
 
 /// The sum over the series whose label has one of these values. Reading makes no series.
-fn sum(metric: &impl Collector, wanted: Option<(&str, &[&str])>) -> f64 {
+pub(super) fn sum(metric: &impl Collector, wanted: Option<(&str, &[&str])>) -> f64 {
     let counts = |labels: &[LabelPair]| match wanted {
         None => true,
         Some((name, values)) => {

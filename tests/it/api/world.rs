@@ -1,4 +1,4 @@
-//! A fleet of one host, reported by hand, and the API in front of it.
+//! A fleet of one host or two, reported by hand, and the API of each replica before it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
-use runner_orchestrator::api::{ApiSettings, ApiState, decisions, router};
+use runner_orchestrator::api::{ApiSettings, ApiState, decisions, router, serve};
 use runner_orchestrator::app::{Edges, Handle, Readiness, Settings};
 use runner_orchestrator::clock::{Clock, SystemClock};
 use runner_orchestrator::election::{self, Vitals};
@@ -27,8 +27,9 @@ use runner_orchestrator::fleet::runner::{RunnerPhase, RunnerRecord};
 use runner_orchestrator::fleet::time::Timestamp;
 use runner_orchestrator::fleet::view::View;
 use runner_orchestrator::github::Preflight;
+use runner_orchestrator::loops::announce::{Announce, Peers};
 use runner_orchestrator::loops::host::Shutdown;
-use runner_orchestrator::loops::host::standing::Standing;
+use runner_orchestrator::loops::host::standing::{Part, Standing};
 use runner_orchestrator::loops::lead::{Lead, Listeners, Published};
 use runner_orchestrator::store::Store;
 use runner_orchestrator::store::memory::MemoryStore;
@@ -43,6 +44,7 @@ use tower::ServiceExt;
 use uuid::Uuid;
 
 use super::edges::{CountingDocker, CountingGitHub};
+use super::shared::SeenStore;
 
 pub(super) const MARK: &str = "demo";
 pub(super) const IMAGE: &str = "apex-runner:local";
@@ -52,17 +54,24 @@ pub(super) const REPO: &str = "acme/demo";
 pub(super) struct World {
     pub(super) app: Router,
     pub(super) state: ApiState,
-    pub(super) store: Arc<MemoryStore>,
+    pub(super) store: Arc<SeenStore>,
     pub(super) clock: Arc<SystemClock>,
     pub(super) docker: Arc<CountingDocker>,
     pub(super) github: Arc<CountingGitHub>,
     pub(super) ready: watch::Sender<Readiness>,
     pub(super) seen: watch::Receiver<Arc<Published>>,
     pub(super) answers: Arc<Mutex<Vec<(String, String, u16)>>>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) replica: ReplicaId,
+    pub(super) host: HostId,
+    pub(super) address: String,
+    pub(super) announced: CancellationToken,
+    standing: CancellationToken,
     observed: watch::Sender<u64>,
     ledger: Arc<Mutex<Ledger>>,
-    replica: ReplicaId,
     record: Mutex<HostRecord>,
+    listener: Option<std::net::TcpListener>,
+    peers: Peers,
     tasks: JoinSet<()>,
     lead: Option<Lead>,
     leadership: Option<watch::Sender<Option<election::Leadership>>>,
@@ -75,6 +84,7 @@ pub(super) struct Setup {
     pub(super) token: Option<&'static str>,
     pub(super) pools: Vec<(&'static str, &'static [&'static str])>,
     pub(super) metrics_panic: bool,
+    pub(super) secret: Option<&'static str>,
 }
 
 /// A world whose leader runs.
@@ -89,32 +99,73 @@ pub(super) async fn led_with(setup: Setup) -> World {
     world
 }
 
+/// Two replicas on one store, each the agent of a host of its own. The first leads; both
+/// have announced themselves and are served.
+pub(super) async fn pair(first: Setup, second: Setup) -> (World, World) {
+    let (mut first, mut second) = unserved_pair(&first, &second).await;
+    first.serve();
+    second.serve();
+    (first, second)
+}
+
+pub(super) async fn unserved_pair(first: &Setup, second: &Setup) -> (World, World) {
+    let clock = Arc::new(SystemClock::new());
+    let store = Arc::new(MemoryStore::new(clock.clone()));
+    let seen = || Arc::new(SeenStore::new(store.clone(), true));
+    let mut first = World::on(first, clock.clone(), seen(), 1);
+    let mut second = World::on(second, clock, seen(), 2);
+    for world in [&mut first, &mut second] {
+        world.report(|_| ()).await;
+        world.announce();
+        world.lead().await;
+    }
+    for world in [&mut first, &mut second] {
+        let both = |published: &Published| {
+            published.view.hosts.len() == 2 && !published.plan.pools.is_empty()
+        };
+        world.settled(both).await;
+        world
+            .until("/api/v1/replicas", |body| body["replicas"].as_array().unwrap().len() == 2)
+            .await;
+    }
+    (first, second)
+}
+
 impl World {
     /// Nobody leads yet.
     pub(super) fn new(setup: &Setup) -> Self {
         let clock = Arc::new(SystemClock::new());
         let store = Arc::new(MemoryStore::new(clock.clone()));
+        Self::on(setup, clock, Arc::new(SeenStore::new(store, false)), 1)
+    }
+
+    /// The replica with the host of this number.
+    pub(super) fn on(
+        setup: &Setup,
+        clock: Arc<SystemClock>,
+        store: Arc<SeenStore>,
+        host: u8,
+    ) -> Self {
         let docker = Arc::new(CountingDocker::default());
         let github = Arc::new(CountingGitHub::default());
-        let pools = pools(setup);
+        let (pools, host) = (pools(setup), host_id(host));
+        let metrics = Arc::new(Metrics::new(pools.values(), &[]).unwrap());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let peers = Peers {
+            advertise: Some(address.clone()),
+            secret: setup.secret.map(SecretString::from),
+        };
         let edges = Edges {
             docker: docker.clone(),
             github: github.clone(),
             store: store.clone(),
             clock: clock.clone(),
-            metrics: Arc::new(Metrics::new(&[], &[]).unwrap()),
+            metrics: metrics.clone(),
         };
         let (published, seen) = watch::channel(Arc::new(nothing(&pools, clock.now())));
-        let asked = Readiness {
-            docker: Some(Ok(())),
-            github: Some(Ok(Preflight::default())),
-            stopping: false,
-        };
-        let (ready, readiness) = watch::channel(asked);
-        // What is learnt before the first turn belongs to the first term.
-        let mut ledger = Ledger::default();
-        ledger.begin_term(Term(1));
-        let ledger = Arc::new(Mutex::new(ledger));
+        let (ready, readiness) = watch::channel(ready());
+        let ledger = Arc::new(Mutex::new(first_ledger()));
         let (leadership, leads) = watch::channel(None);
         let (observed, observed_seen) = watch::channel(0);
         let lead = Lead {
@@ -129,7 +180,7 @@ impl World {
             published,
             observed: observed_seen,
             reread: watch::Sender::new(0),
-            metrics: Arc::new(Metrics::new(&[], &[]).unwrap()),
+            metrics: metrics.clone(),
             tracker: TaskTracker::new(),
             cleaning: Arc::new(Semaphore::new(1)),
             vitals: Vitals::default(),
@@ -142,16 +193,16 @@ impl World {
             readiness,
             pulls: watch::Sender::new(BTreeMap::new()).subscribe(),
             standing: watch::Sender::new(Standing::default()).subscribe(),
-            settings: Arc::new(settings(pools)),
+            settings: Arc::new(settings(pools, peers.clone())),
             edges,
             lease_alive: lead.vitals.clone(),
             listeners: lead.listeners.clone(),
             clock_difference_ms: watch::Sender::new(None).subscribe(),
         };
         let mut tasks = JoinSet::new();
-        let agency = agent_of_the_host(&mut tasks, store.clone(), replica);
+        let agency = agent_of_the_host(&mut tasks, store.clone(), replica, host);
         let answers = Arc::new(Mutex::new(Vec::new()));
-        let state = api(handle, setup, clock.now(), answers.clone());
+        let state = api(handle, setup, clock.now(), answers.clone(), metrics.clone());
         Self {
             app: router(state.clone()),
             state,
@@ -164,12 +215,70 @@ impl World {
             observed,
             ledger,
             replica,
-            record: Mutex::new(record(replica, clock.now())),
+            record: Mutex::new(record(replica, host, clock.now())),
+            metrics,
+            host,
+            address,
+            announced: CancellationToken::new(),
+            standing: CancellationToken::new(),
+            listener: Some(listener),
+            peers,
             clock,
             tasks,
             agency,
             lead: Some(lead),
             leadership: Some(leadership),
+        }
+    }
+
+    /// Serves at its address until dropped.
+    pub(super) fn serve(&mut self) {
+        let listener = self.listener.take().unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let served = serve(listener, self.app.clone(), self.announced.clone());
+        self.tasks.spawn(async move { served.await.unwrap() });
+    }
+
+    /// Nobody listens at its address any more.
+    pub(super) fn goes_deaf(&mut self) {
+        self.listener = None;
+    }
+
+    /// Announces this replica as its process would, until `announced` is cancelled.
+    pub(super) fn announce(&mut self) {
+        let announce = Announce {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            replica: self.replica,
+            hostname: self.record.lock().unwrap().hostname.clone(),
+            peers: self.peers.clone(),
+            pools: self.seen.borrow().view.pools.clone(),
+            standing: watch::Sender::new(agent_of(self.host)).subscribe(),
+        };
+        self.tasks.spawn(announce.run(self.announced.clone()));
+    }
+
+    /// It will not lead, whoever goes.
+    pub(super) fn stops_standing(&mut self) {
+        self.standing.cancel();
+    }
+
+    /// Stops everything, as a killed process does.
+    pub(super) fn dies(&mut self) {
+        self.tasks.abort_all();
+    }
+
+    /// Asks until the answer is as wanted.
+    pub(super) async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let answer = self.get(path).await;
+            if wanted(&answer.json) {
+                return answer.json;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{path}: {}", answer.text);
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -180,7 +289,8 @@ impl World {
         let (lead, leadership) = (self.lead.take().unwrap(), self.leadership.take().unwrap());
         let store: Arc<dyn Store> = self.store.clone();
         let vitals = lead.vitals.clone();
-        self.tasks.spawn(election::lead(store, self.replica, leadership, vitals, cancel.clone()));
+        let stop = self.standing.clone();
+        self.tasks.spawn(election::lead(store, self.replica, leadership, vitals, stop));
         decisions::record(&lead.listeners, self.state.recorder());
         self.tasks.spawn(lead.run(cancel));
         self.settled(|published| published.term.is_some()).await;
@@ -208,7 +318,7 @@ impl World {
 
     /// Adds a runner in a phase, with a container, and waits until it is seen.
     pub(super) async fn runner(&mut self, n: u128, phase: RunnerPhase) -> RunnerRecord {
-        let runner = runner(n, phase, self.clock.now());
+        let runner = runner(n, self.host, phase, self.clock.now());
         let (id, phase) = (runner.id, runner.phase.clone());
         self.report(|record| drop(record.runners.insert(id, runner.clone()))).await;
         self.settled(|published| {
@@ -317,15 +427,15 @@ pub(super) fn container_id(n: u128) -> ContainerId {
     ContainerId(format!("{n:016x}").repeat(4))
 }
 
-fn host_id() -> HostId {
-    HostId(Uuid::from_u128(0xabcd_ef01 << 96))
+fn host_id(number: u8) -> HostId {
+    HostId(Uuid::from_u128((0xabcd_ef00 + u128::from(number)) << 96))
 }
 
-fn runner(n: u128, phase: RunnerPhase, now: Timestamp) -> RunnerRecord {
+fn runner(n: u128, host: HostId, phase: RunnerPhase, now: Timestamp) -> RunnerRecord {
     let id = RunnerId(Uuid::from_u128(n));
     RunnerRecord {
         id,
-        name: RunnerName::compose(&ClusterMark::derive(MARK), &host_id(), &id),
+        name: RunnerName::compose(&ClusterMark::derive(MARK), &host, &id),
         pool: PoolName::from("default"),
         phase,
         container: Some(container_id(n)),
@@ -341,15 +451,15 @@ fn runner(n: u128, phase: RunnerPhase, now: Timestamp) -> RunnerRecord {
     }
 }
 
-fn record(replica: ReplicaId, at: Timestamp) -> HostRecord {
+fn record(replica: ReplicaId, host: HostId, at: Timestamp) -> HostRecord {
     HostRecord {
         version: 1,
-        host: host_id(),
+        host,
         boot: BootId(Uuid::from_u128(7)),
         replica,
         seq: 0,
         at,
-        hostname: "box".to_owned(),
+        hostname: if host == host_id(1) { "box" } else { "box-2" }.to_owned(),
         docker_version: Some("29.0.0".to_owned()),
         docker_up: true,
         stopping: false,
@@ -361,14 +471,21 @@ fn record(replica: ReplicaId, at: Timestamp) -> HostRecord {
     }
 }
 
+/// How an agent stands to its host.
+pub(super) fn agent_of(host: HostId) -> Standing {
+    let part = Part::Agent { boot: BootId(Uuid::from_u128(7)), term: Term(1) };
+    Standing { host: Some(host), part, clash: None }
+}
+
 /// Whoever reports for the host must be its agent.
 fn agent_of_the_host(
     tasks: &mut JoinSet<()>,
-    store: Arc<MemoryStore>,
+    store: Arc<SeenStore>,
     replica: ReplicaId,
+    host: HostId,
 ) -> watch::Receiver<Option<election::Agency>> {
     let (tell, agency) = watch::channel(None);
-    tasks.spawn(election::serve(store, replica, host_id(), tell, CancellationToken::new()));
+    tasks.spawn(election::serve(store, replica, host, tell, CancellationToken::new()));
     agency
 }
 
@@ -405,7 +522,18 @@ fn pools(setup: &Setup) -> BTreeMap<PoolName, Pool> {
         .collect()
 }
 
-fn settings(pools: BTreeMap<PoolName, Pool>) -> Settings {
+/// What is learnt before the first turn belongs to the first term.
+fn first_ledger() -> Ledger {
+    let mut ledger = Ledger::default();
+    ledger.begin_term(Term(1));
+    ledger
+}
+
+fn ready() -> Readiness {
+    Readiness { docker: Some(Ok(())), github: Some(Ok(Preflight::default())), stopping: false }
+}
+
+fn settings(pools: BTreeMap<PoolName, Pool>, peers: Peers) -> Settings {
     Settings {
         cluster_name: Some(MARK.to_owned()),
         hostname: "box".to_owned(),
@@ -414,6 +542,7 @@ fn settings(pools: BTreeMap<PoolName, Pool>) -> Settings {
         host_max_runners: 100,
         shutdown: Shutdown { drain: true, timeout: Duration::from_secs(60) },
         policy: Policy::default(),
+        peers,
     }
 }
 
@@ -422,6 +551,7 @@ fn api(
     setup: &Setup,
     started_at: Timestamp,
     answers: Arc<Mutex<Vec<(String, String, u16)>>>,
+    metrics: Arc<Metrics>,
 ) -> ApiState {
     let settings = ApiSettings {
         api_token: setup.token.map(SecretString::from),
@@ -434,14 +564,14 @@ fn api(
         started_at,
     };
     let panics = setup.metrics_panic;
-    let metrics = move || {
+    let text = move || {
         assert!(!panics, "metrics are broken");
-        "# TYPE github_actions_queue_length gauge\ngithub_actions_queue_length 0\n".to_owned()
+        metrics.render()
     };
     let observer = move |method: &'static str, route: &str, status, _took| {
         answers.lock().unwrap().push((method.to_owned(), route.to_owned(), status));
     };
-    ApiState::new(handle, settings, Arc::new(metrics)).observed_by(Arc::new(observer))
+    ApiState::new(handle, settings, Arc::new(text)).observed_by(Arc::new(observer))
 }
 
 fn nothing(pools: &BTreeMap<PoolName, Pool>, at: Timestamp) -> Published {

@@ -16,9 +16,9 @@ use super::image::{self, Built};
 use super::program::{checkout, command, ending, on_path, output, wait_for};
 
 /// A Compose, as the words of its command line.
-type Words = Vec<String>;
+pub(super) type Words = Vec<String>;
 
-fn installed() -> Vec<Words> {
+pub(super) fn installed() -> Vec<Words> {
     let mut found: Vec<Words> = Vec::new();
     if ending(command("docker").args(["compose", "version"])).0 == Some(0) {
         found.push(["docker", "compose"].map(str::to_owned).to_vec());

@@ -8,7 +8,8 @@ use tempfile::TempDir;
 
 use super::program::{checkout, command, ending, on_path, output};
 
-const SCRIPTS: [&str; 3] = ["tests/setup.sh", ".ci/run", "deploy/entrypoint.sh"];
+const SCRIPTS: [&str; 4] =
+    ["tests/setup.sh", ".ci/run", "deploy/entrypoint.sh", "deploy/cluster/make-secrets.sh"];
 
 #[test]
 fn scripts_have_nothing_that_shellcheck_warns_of() {

@@ -10,6 +10,7 @@ use runner_orchestrator::fleet::id::{ClusterMark, PoolName, RepoName};
 use runner_orchestrator::fleet::policy::Policy;
 use runner_orchestrator::fleet::pool::{Pool, Resources, Scope};
 use runner_orchestrator::github::{Credentials, GitHubSettings, RestGitHub};
+use runner_orchestrator::loops::announce::Peers;
 use runner_orchestrator::loops::host::Shutdown;
 use runner_orchestrator::sim::docker::{ModelDocker, ModelSettings};
 use runner_orchestrator::sim::github::{NewJobs, SimGitHub, SimOptions, StateReport};
@@ -115,6 +116,7 @@ impl World {
                 poll_interval: Duration::from_secs(5),
                 host_max_runners: 100,
                 shutdown: Shutdown { drain: true, timeout: Duration::from_secs(60) },
+                peers: Peers::default(),
                 policy: Policy::default(),
             },
         );

@@ -29,6 +29,9 @@ use super::rules;
 /// Turns after which a world must have come to rest at one instant.
 const TURNS_TO_REST: usize = 12;
 
+/// A copy of what the store holds.
+pub(crate) type Saved = (BTreeMap<HostId, HostRecord>, BTreeMap<HostId, Assignment>, Operator);
+
 /// The store as such, and what the leader remembers of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shared {
@@ -41,8 +44,7 @@ pub(crate) struct Shared {
     pub(crate) memory: StoreMemory,
     /// Nobody can reach it.
     pub(crate) away_since: Option<Timestamp>,
-    pub(crate) saved:
-        Option<(BTreeMap<HostId, HostRecord>, BTreeMap<HostId, Assignment>, Operator)>,
+    pub(crate) saved: Option<Saved>,
 }
 
 #[derive(Clone, Debug)]

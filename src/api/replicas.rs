@@ -1,0 +1,189 @@
+//! Replicas: who is there, who leads, who is whose agent, and on what two of them differ
+//! that must agree. `GET /api/v1/replicas`.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::ApiState;
+use super::company::{Known, name};
+use super::shape::{At, IdText};
+use crate::fleet::id::{HostId, ReplicaId};
+use crate::fleet::replica::{ReplicaRecord, disagreements};
+
+/// All replicas.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Replicas {
+    pub replicas: Vec<ReplicaBody>,
+    /// Who decides; none while nobody holds the lease.
+    #[schema(value_type = Option<IdText>)]
+    pub leader: Option<ReplicaId>,
+    /// The leader's fencing token.
+    pub term: Option<u64>,
+    /// What is shown may no longer be so: the store could not be read just now.
+    pub stale: bool,
+    /// How old the reading of the store is; null when it was never read.
+    pub age_seconds: Option<f64>,
+    pub store: StoreBody,
+}
+
+/// One orchestrator process.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ReplicaBody {
+    #[schema(value_type = IdText)]
+    pub id: ReplicaId,
+    /// For people: its machine and the end of its id.
+    #[schema(example = "box-2 (9f3c2b1a)")]
+    pub name: String,
+    pub hostname: String,
+    pub version: String,
+    /// Where the others reach its API; null: nothing is forwarded to it.
+    #[schema(example = "http://10.0.0.7:8080")]
+    pub address: Option<String>,
+    /// The Docker host it is the agent of or stands by for; null: not known yet.
+    #[schema(value_type = Option<IdText>)]
+    pub host: Option<HostId>,
+    /// `agent`: cares for its host; `stands_by`: another replica does; `none`: no Docker
+    /// host of its own yet.
+    #[schema(example = "agent")]
+    pub standing: &'static str,
+    pub agent: bool,
+    pub leader: bool,
+    /// The replica that answers.
+    pub this: bool,
+    pub started_at: At,
+    /// When it last announced itself, by the store's time.
+    pub announced_at: At,
+    /// How long ago that was; 15 seconds and it is forgotten.
+    pub age_seconds: f64,
+    /// On what it differs from the leader, or from the eldest while nobody leads.
+    pub problems: Vec<ReplicaProblem>,
+}
+
+/// Something on which replicas must agree and do not.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+pub struct ReplicaProblem {
+    /// `cluster_secret`, `pools` or `clock`.
+    #[schema(example = "clock")]
+    pub what: &'static str,
+    /// Names both replicas.
+    pub problem: String,
+    pub fix: &'static str,
+}
+
+/// The store, as this replica sees it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct StoreBody {
+    /// `memory`: this replica alone; `redis`: shared.
+    #[schema(example = "redis")]
+    pub kind: &'static str,
+    pub shared: bool,
+    /// How its last call went; null before the first has ended.
+    pub reachable: Option<bool>,
+    pub error: Option<String>,
+    /// What is wrong with its settings, each with what to do about it.
+    pub warnings: Vec<String>,
+    /// Records that could not be read; they are left as they are.
+    pub unreadable: Vec<UnreadableBody>,
+}
+
+/// A record of the store that this version cannot read.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct UnreadableBody {
+    pub key: String,
+    pub problem: String,
+}
+
+impl ApiState {
+    /// The store, as this replica sees it.
+    #[must_use]
+    pub fn store_body(&self, known: &Known) -> StoreBody {
+        let health = self.handle.edges.store.health().borrow().clone();
+        let unreadable = known.company.unreadable.iter().map(|record| UnreadableBody {
+            key: record.key.clone(),
+            problem: record.problem.clone(),
+        });
+        StoreBody {
+            kind: health.kind,
+            shared: health.shared,
+            reachable: health.reachable.as_ref().map(Result::is_ok),
+            error: health.reachable.and_then(Result::err).or_else(|| known.error.clone()),
+            warnings: health.warnings,
+            unreadable: unreadable.collect(),
+        }
+    }
+
+    /// Every replica's body, this one first, then by name.
+    #[must_use]
+    pub fn replica_bodies(&self, known: &Known) -> Vec<ReplicaBody> {
+        let mut bodies: Vec<ReplicaBody> = known
+            .company
+            .replicas
+            .values()
+            .map(|record| self.replica_body(record, known))
+            .collect();
+        bodies.sort_by_cached_key(|body| (!body.this, body.name.clone()));
+        bodies
+    }
+
+    fn replica_body(&self, record: &ReplicaRecord, known: &Known) -> ReplicaBody {
+        ReplicaBody {
+            id: record.replica,
+            name: name(Some(record), record.replica),
+            hostname: record.hostname.clone(),
+            version: record.build.clone(),
+            address: record.advertise.clone(),
+            host: record.host,
+            standing: match (record.host, record.agent) {
+                (Some(_), true) => "agent",
+                (Some(_), false) => "stands_by",
+                (None, _) => "none",
+            },
+            agent: record.agent,
+            leader: known.leader().is_some_and(|(leader, _)| leader == record.replica),
+            this: record.replica == self.handle.replica,
+            started_at: record.started_at.into(),
+            announced_at: record.at.into(),
+            age_seconds: known.company.at.since(record.at).as_secs_f64(),
+            problems: problems(record, known),
+        }
+    }
+}
+
+/// On what a replica differs from the one the others are measured by, in words.
+#[must_use]
+pub fn problems(record: &ReplicaRecord, known: &Known) -> Vec<ReplicaProblem> {
+    let company = &known.company;
+    let leader = company.leader.map(|(leader, _)| leader);
+    disagreements(&company.replicas, leader)
+        .into_iter()
+        .filter(|found| found.replica == record.replica)
+        .map(|found| {
+            let (one, other) = (name(Some(record), record.replica), known.name(found.from));
+            ReplicaProblem {
+                what: found.what.code(),
+                problem: format!("{one} {} {other}", found.what),
+                fix: found.what.fix(),
+            }
+        })
+        .collect()
+}
+
+/// List replicas
+///
+/// Every orchestrator process that has announced itself within 15 seconds.
+#[utoipa::path(get, path = "/api/v1/replicas", tag = "observe",
+    responses((status = 200, description = "Every replica", body = Replicas)))]
+pub async fn list_replicas(State(state): State<ApiState>) -> Json<Replicas> {
+    let known = state.company().await;
+    let leader = known.leader();
+    Json(Replicas {
+        replicas: state.replica_bodies(&known),
+        leader: leader.map(|(leader, _)| leader),
+        term: leader.map(|(_, term)| term.0),
+        stale: known.error.is_some(),
+        age_seconds: known.age.map(|age| age.as_secs_f64()),
+        store: state.store_body(&known),
+    })
+}

@@ -1,0 +1,448 @@
+//! The store that replicas share: a Redis. Every step is one script, so it happens wholly or
+//! not at all; every leader's or agent's write is fenced in its script; every call ends
+//! within a second. It is a meeting place and a cache, never the only copy of anything.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redis::{Cmd, ScriptInvocation, Value, cmd};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{Commit, Lease, LeaseKey, Snapshot, Store, StoreError, StoreHealth, Topic};
+use crate::election::{Agency, Leadership};
+use crate::fleet::budget::BudgetShare;
+use crate::fleet::digest::Digest;
+use crate::fleet::host::{Assignment, HostRecord};
+use crate::fleet::id::{HostId, IntentId, ReplicaId, Term};
+use crate::fleet::intent::{Intent, Operator, Outcome};
+use crate::fleet::replica::ReplicaRecord;
+use crate::fleet::time::Timestamp;
+
+pub mod address;
+mod codec;
+mod connect;
+mod health;
+mod hints;
+pub mod keys;
+mod known;
+mod link;
+mod script;
+
+use address::Address;
+use codec::{bytes, decode, decode_versioned, encode, items, numbered, pairs, text};
+use connect::Dialer;
+pub use connect::Tls;
+use health::Health;
+use hints::{Listener, Topics};
+use keys::Keys;
+use known::Known;
+use link::{Link, Question, Way};
+use script::Scripts;
+
+/// Settled intents kept for whoever asks, and for how long; a client waits seconds.
+const OUTCOMES_KEPT: usize = 1_000;
+const OUTCOMES_FOR: Duration = Duration::from_secs(3600);
+/// Intents that may wait for a leader. More means nobody leads, and a client must be told.
+const INTENTS_MAX: usize = 1_000;
+/// Shares of the GitHub budget older than this say nothing: its limits are per minute.
+const SHARES_FOR: Duration = Duration::from_secs(120);
+/// What is put by is worth little after a week.
+const PUT_BY_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A term is remembered for longer than any replica sleeps; after that its time makes it grow.
+const TERMS_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The record of a host that has been silent for so long says nothing.
+const HOSTS_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Snapshots of one process are taken one after the other.
+const TURN_WITHIN: Duration = Duration::from_secs(1);
+
+/// Which Redis, and whose part of it.
+#[derive(Clone, Debug)]
+pub struct RedisSettings {
+    pub address: Address,
+    pub tls: Tls,
+    /// The cluster's name: replicas of other clusters are not seen.
+    pub cluster: String,
+}
+
+/// Shared state in a Redis.
+#[derive(Debug)]
+pub struct RedisStore {
+    keys: Keys,
+    scripts: Scripts,
+    dialer: Arc<Dialer>,
+    link: Arc<Link>,
+    topics: Arc<Topics>,
+    known: Mutex<Known>,
+    /// The listener; it ends with the store.
+    _listening: JoinSet<()>,
+}
+
+impl RedisStore {
+    /// Starts to listen, and comes back at once: the server need not be there yet.
+    pub fn start(settings: RedisSettings) -> Result<Self, StoreError> {
+        let keys = Keys::new(&settings.cluster);
+        let dialer = Arc::new(Dialer::new(settings.address, settings.tls));
+        let link = Arc::new(Link::new(dialer.clone(), Health::new())?);
+        let topics = Arc::new(Topics::new(Uuid::new_v4().simple().to_string()));
+        let mut listening = JoinSet::new();
+        let listener = Listener {
+            dialer: dialer.clone(),
+            link: link.clone(),
+            topics: topics.clone(),
+            channel: keys.channel(),
+        };
+        listening.spawn(listener.run());
+        Ok(Self {
+            keys,
+            scripts: Scripts::new(),
+            dialer,
+            link,
+            topics,
+            known: Mutex::new(Known::default()),
+            _listening: listening,
+        })
+    }
+
+    async fn run(
+        &self,
+        way: Way,
+        action: &'static str,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<Value, StoreError> {
+        self.link.ask(way, action, Question::Script(script)).await
+    }
+
+    async fn read(&self, action: &'static str, command: &Cmd) -> Result<Value, StoreError> {
+        self.link.ask(Way::Read, action, Question::Command(command)).await
+    }
+
+    /// A fenced script with the keys and arguments of the fence, and more keys.
+    fn fenced<'a>(
+        &self,
+        script: &'a redis::Script,
+        fence: Fence,
+        keys: &[&str],
+    ) -> ScriptInvocation<'a> {
+        let mut call = script.key(self.keys.lease(fence.lease));
+        call.key(self.keys.term(fence.lease));
+        for name in keys {
+            call.key(self.keys.named(name));
+        }
+        call.arg(fence.replica.to_string()).arg(fence.term.0);
+        call
+    }
+
+    async fn write_fenced(
+        &self,
+        action: &'static str,
+        fence: Fence,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<(), StoreError> {
+        let answer = self.run(Way::Write, action, script).await?;
+        match items(&answer) {
+            [word, term] if text(word).as_deref() == Some("FENCED") => {
+                Err(StoreError::Superseded { ours: fence.term, current: self.term_of(term)? })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn term_of(&self, value: &Value) -> Result<Term, StoreError> {
+        let term = text(value).and_then(|text| text.parse().ok()).map(Term);
+        term.ok_or_else(|| self.unreadable("lease", "its term is no number"))
+    }
+
+    fn unreadable(&self, name: &str, problem: impl Into<String>) -> StoreError {
+        StoreError::Unreadable { key: self.keys.named(name), problem: problem.into() }
+    }
+
+    fn lease_of(&self, answer: &Value) -> Result<Lease, StoreError> {
+        let answer = items(answer);
+        let word = answer.first().and_then(text);
+        match (word.as_deref(), answer) {
+            (Some("OURS"), [_, term]) => Ok(Lease::Ours { term: self.term_of(term)? }),
+            (Some("HELD"), [_, replica, term, left]) => {
+                let replica = text(replica).and_then(|replica| replica.parse().ok());
+                let left = text(left).and_then(|left| left.parse().ok()).unwrap_or_default();
+                Ok(Lease::HeldBy {
+                    replica: replica
+                        .ok_or_else(|| self.unreadable("lease", "its holder is no replica"))?,
+                    term: self.term_of(term)?,
+                    expires_in: Duration::from_millis(left),
+                })
+            }
+            (Some("ABSENT"), _) => Ok(Lease::Absent),
+            _ => Err(self.unreadable("lease", "the answer has another shape")),
+        }
+    }
+}
+
+/// What a fenced write must still hold.
+#[derive(Clone, Copy)]
+struct Fence {
+    lease: LeaseKey,
+    replica: ReplicaId,
+    term: Term,
+}
+
+impl Fence {
+    fn of_leader(leader: &Leadership) -> Self {
+        Self { lease: LeaseKey::Leader, replica: leader.replica(), term: leader.term() }
+    }
+
+    fn of_agent(agent: &Agency) -> Self {
+        Self { lease: LeaseKey::Agent(agent.host()), replica: agent.replica(), term: agent.term() }
+    }
+}
+
+fn ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    async fn acquire(
+        &self,
+        lease: LeaseKey,
+        replica: ReplicaId,
+        seen: Term,
+        ttl: Duration,
+    ) -> Result<Lease, StoreError> {
+        let mut call = self.scripts.acquire.key(self.keys.lease(lease));
+        call.key(self.keys.term(lease))
+            .arg(replica.to_string())
+            .arg(seen.0)
+            .arg(ms(ttl))
+            .arg(ms(TERMS_FOR))
+            .arg(self.keys.channel())
+            .arg(self.topics.hint(&[Topic::Leases]));
+        let answer = self.lease_of(&self.run(Way::Lease, "asking for a lease", &call).await?)?;
+        if matches!(answer, Lease::Ours { .. }) {
+            self.topics.moved(&[Topic::Leases]);
+        }
+        Ok(answer)
+    }
+
+    async fn renew(
+        &self,
+        lease: LeaseKey,
+        replica: ReplicaId,
+        term: Term,
+        ttl: Duration,
+    ) -> Result<Lease, StoreError> {
+        let mut call = self.scripts.renew.key(self.keys.lease(lease));
+        call.arg(replica.to_string()).arg(term.0).arg(ms(ttl));
+        self.lease_of(&self.run(Way::Lease, "renewing a lease", &call).await?)
+    }
+
+    async fn release(
+        &self,
+        lease: LeaseKey,
+        replica: ReplicaId,
+        term: Term,
+    ) -> Result<(), StoreError> {
+        let mut call = self.scripts.release.key(self.keys.lease(lease));
+        call.arg(replica.to_string())
+            .arg(term.0)
+            .arg(self.keys.channel())
+            .arg(self.topics.hint(&[Topic::Leases]));
+        self.run(Way::Lease, "giving a lease up", &call).await?;
+        self.topics.moved(&[Topic::Leases]);
+        Ok(())
+    }
+
+    async fn commit(&self, leader: &Leadership, commit: Commit) -> Result<(), StoreError> {
+        const ACTION: &str = "writing what the leader decided";
+        let fence = Fence::of_leader(leader);
+        let mut topics = Vec::new();
+        if !commit.assignments.is_empty() {
+            topics.push(Topic::Assignments);
+        }
+        if !commit.outcomes.is_empty() {
+            topics.push(Topic::Outcomes);
+        }
+        let keys = [
+            "state",
+            "assignments",
+            "assignments:versions",
+            "intents",
+            "outcomes",
+            "outcomes:times",
+        ];
+        let mut call = self.fenced(&self.scripts.commit, fence, &keys);
+        call.arg(self.keys.channel()).arg(self.topics.hint(&topics));
+        match &commit.operator {
+            Some(operator) => call.arg(encode(operator, ACTION)?).arg(operator.revision),
+            None => call.arg("").arg(0),
+        };
+        call.arg(OUTCOMES_KEPT).arg(ms(OUTCOMES_FOR)).arg(commit.assignments.len());
+        for (host, assignment) in &commit.assignments {
+            call.arg(host.to_string()).arg(encode(assignment, ACTION)?);
+        }
+        for outcome in &commit.outcomes {
+            call.arg(outcome.intent.to_string()).arg(encode(outcome, ACTION)?);
+        }
+        self.write_fenced(ACTION, fence, &call).await?;
+        self.topics.moved(&topics);
+        Ok(())
+    }
+
+    async fn publish(&self, leader: &Leadership, digest: Digest) -> Result<(), StoreError> {
+        const ACTION: &str = "publishing the leader's turn";
+        let fence = Fence::of_leader(leader);
+        let mut call = self.fenced(&self.scripts.publish, fence, &["state", "digest"]);
+        call.arg(encode(&digest, ACTION)?);
+        self.write_fenced(ACTION, fence, &call).await
+    }
+
+    async fn report(&self, agent: &Agency, record: HostRecord) -> Result<(), StoreError> {
+        const ACTION: &str = "reporting a host";
+        let fence = Fence::of_agent(agent);
+        let keys = ["state", "hosts", "hosts:versions"];
+        let mut call = self.fenced(&self.scripts.report, fence, &keys);
+        call.arg(record.host.to_string())
+            .arg(encode(&record, ACTION)?)
+            .arg(self.keys.channel())
+            .arg(self.topics.hint(&[Topic::Hosts]));
+        self.write_fenced(ACTION, fence, &call).await?;
+        self.topics.moved(&[Topic::Hosts]);
+        Ok(())
+    }
+
+    async fn assignment(&self, host: HostId) -> Result<Assignment, StoreError> {
+        let command = cmd("HGET").arg(self.keys.named("assignments")).arg(host.to_string()).clone();
+        let answer = self.read("reading an assignment", &command).await?;
+        match bytes(&answer) {
+            Some(stored) => decode_versioned(stored)
+                .map_err(|problem| self.unreadable(&format!("assignments {host}"), problem)),
+            None => Ok(Assignment::default()),
+        }
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        const ACTION: &str = "reading what is shared";
+        let Ok(mut known) = timeout(TURN_WITHIN, self.known.lock()).await else {
+            return Err(StoreError::Timeout { action: ACTION, timeout_ms: ms(TURN_WITHIN) });
+        };
+        known.prepare(self.dialer.dialled());
+        let answer = self
+            .run(Way::Read, ACTION, &known.question(&self.keys, &self.scripts.snapshot))
+            .await?;
+        if let Some(snapshot) = known.take(&self.keys, &answer)? {
+            return Ok(snapshot);
+        }
+        // A host was forgotten there: without anything known, the next answer adds up.
+        known.forget();
+        let answer = self
+            .run(Way::Read, ACTION, &known.question(&self.keys, &self.scripts.snapshot))
+            .await?;
+        known
+            .take(&self.keys, &answer)?
+            .ok_or_else(|| self.unreadable("hosts", "its versions and records do not agree"))
+    }
+
+    async fn record(&self, intent: Intent) -> Result<(), StoreError> {
+        const ACTION: &str = "recording an intent";
+        let mut call = self.scripts.record.key(self.keys.named("state"));
+        call.key(self.keys.named("intents"))
+            .key(self.keys.named("outcomes"))
+            .arg(intent.id.to_string())
+            .arg(encode(&intent, ACTION)?)
+            .arg(INTENTS_MAX)
+            .arg(self.keys.channel())
+            .arg(self.topics.hint(&[Topic::Intents]));
+        let answer = self.run(Way::Write, ACTION, &call).await?;
+        if items(&answer).first().and_then(text).as_deref() == Some("FULL") {
+            return Err(StoreError::IntentsFull { limit: INTENTS_MAX });
+        }
+        self.topics.moved(&[Topic::Intents]);
+        Ok(())
+    }
+
+    async fn outcome(&self, intent: IntentId) -> Result<Option<Outcome>, StoreError> {
+        let command = cmd("HGET").arg(self.keys.named("outcomes")).arg(intent.to_string()).clone();
+        let answer = self.read("reading an outcome", &command).await?;
+        bytes(&answer)
+            .map(decode)
+            .transpose()
+            .map_err(|problem| self.unreadable(&format!("outcomes {intent}"), problem))
+    }
+
+    async fn announce(&self, replica: ReplicaRecord, ttl: Duration) -> Result<(), StoreError> {
+        const ACTION: &str = "announcing this replica";
+        let mut call = self.scripts.announce.key(self.keys.named("replicas"));
+        for name in ["state", "hosts", "hosts:versions", "assignments", "assignments:versions"] {
+            call.key(self.keys.named(name));
+        }
+        call.arg(replica.replica.to_string())
+            .arg(encode(&replica, ACTION)?)
+            .arg(ms(ttl))
+            .arg(ms(HOSTS_FOR));
+        self.run(Way::Write, ACTION, &call).await.map(drop)
+    }
+
+    async fn restore(&self, operator: &Operator) -> Result<(), StoreError> {
+        const ACTION: &str = "writing the operator state back";
+        let mut call = self.scripts.restore.key(self.keys.named("state"));
+        call.arg(encode(operator, ACTION)?).arg(operator.revision);
+        self.run(Way::Write, ACTION, &call).await.map(drop)
+    }
+
+    async fn share(&self, share: BudgetShare) -> Result<Vec<BudgetShare>, StoreError> {
+        const ACTION: &str = "sharing the GitHub budget";
+        let mut call = self.scripts.share.key(self.keys.named("shares"));
+        call.arg(share.replica.to_string()).arg(encode(&share, ACTION)?).arg(ms(SHARES_FOR));
+        let answer = self.run(Way::Write, ACTION, &call).await?;
+        // A share of another program version that does not parse is spent all the same, but
+        // nobody can say how much; it is left out, as one that came late would be.
+        let read = |(_, stored)| decode::<BudgetShare>(numbered(stored)?.1).ok();
+        Ok(pairs(items(&answer)).filter_map(read).collect())
+    }
+
+    async fn recall(&self, name: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        let command = cmd("HGETALL").arg(self.keys.kept(name)).clone();
+        let answer = self.read("reading what was put by", &command).await?;
+        let read = |(name, value)| Some((name, String::from_utf8(Vec::from(value)).ok()?));
+        Ok(pairs(items(&answer)).filter_map(read).collect())
+    }
+
+    async fn put_by(
+        &self,
+        leader: &Leadership,
+        name: &str,
+        entries: BTreeMap<String, Option<String>>,
+    ) -> Result<(), StoreError> {
+        let fence = Fence::of_leader(leader);
+        let mut call = self.fenced(&self.scripts.put_by, fence, &[]);
+        call.key(self.keys.kept(name)).arg(ms(PUT_BY_FOR));
+        for (key, value) in &entries {
+            match value {
+                Some(value) => call.arg("SET").arg(key).arg(value),
+                None => call.arg("DEL").arg(key).arg(""),
+            };
+        }
+        self.write_fenced("putting facts by", fence, &call).await
+    }
+
+    fn changes(&self, topic: Topic) -> watch::Receiver<u64> {
+        self.topics.watch(topic)
+    }
+
+    fn health(&self) -> watch::Receiver<StoreHealth> {
+        self.link.health.watch()
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        let answer = self.read("asking for its time", &cmd("TIME")).await?;
+        let mut parts = items(&answer).iter().map(|part| text(part)?.parse::<u64>().ok());
+        match (parts.next().flatten(), parts.next().flatten()) {
+            (Some(seconds), Some(micros)) => Ok(Timestamp(seconds * 1_000 + micros / 1_000)),
+            _ => Err(self.unreadable("state", "its time is no number")),
+        }
+    }
+}

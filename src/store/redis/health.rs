@@ -1,0 +1,160 @@
+//! How the store is, as far as this replica can tell: whether the last call was answered,
+//! whether writes are taken, and which of its settings are dangerous.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::store::{StoreError, StoreHealth};
+
+/// Older servers lack what the scripts need.
+const VERSION_MIN: (u32, u32) = (6, 2);
+
+/// Gathers what is known of the store's health.
+#[derive(Debug)]
+pub(super) struct Health {
+    told: watch::Sender<StoreHealth>,
+    parts: Mutex<Parts>,
+}
+
+#[derive(Debug, Default)]
+struct Parts {
+    settings: Vec<String>,
+    /// The last write was refused, and why.
+    refused: Option<String>,
+}
+
+impl Parts {
+    fn warnings(&self) -> Vec<String> {
+        self.settings.iter().chain(&self.refused).cloned().collect()
+    }
+}
+
+impl Health {
+    pub(super) fn new() -> Self {
+        let health =
+            StoreHealth { kind: "redis", shared: true, reachable: None, warnings: Vec::new() };
+        Self { told: watch::Sender::new(health), parts: Mutex::new(Parts::default()) }
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<StoreHealth> {
+        self.told.subscribe()
+    }
+
+    /// The server answered; `wrote` when it took a write that needs memory.
+    pub(super) fn answered(&self, wrote: bool) {
+        if wrote {
+            self.change(|parts| parts.refused = None);
+        }
+        self.reachable(Ok(()));
+    }
+
+    /// No answer, or a refusal; `wrote` when it would have been a write.
+    pub(super) fn failed(&self, error: &StoreError, wrote: bool) {
+        match error {
+            StoreError::Refused { problem, .. } => {
+                if wrote {
+                    let text = format!("takes no writes: {problem}");
+                    self.change(|parts| parts.refused = Some(text));
+                }
+                self.reachable(Ok(()));
+            }
+            other => self.reachable(Err(other.to_string())),
+        }
+    }
+
+    /// What the server tells of itself (`INFO`).
+    pub(super) fn looked_at(&self, info: &str) {
+        let settings = shortcomings(info);
+        for warning in &settings {
+            let known = self.told.borrow().warnings.contains(warning);
+            if !known {
+                warn!(warning, "the store's settings are dangerous");
+            }
+        }
+        self.change(|parts| parts.settings = settings);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Parts)) {
+        let warnings = {
+            let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+            change(&mut parts);
+            parts.warnings()
+        };
+        self.told.send_if_modified(|health| {
+            let moved = health.warnings != warnings;
+            health.warnings = warnings;
+            moved
+        });
+    }
+
+    fn reachable(&self, now: Result<(), String>) {
+        self.told.send_if_modified(|health| {
+            if health.reachable.as_ref() == Some(&now) {
+                return false;
+            }
+            let was_well = matches!(health.reachable, Some(Ok(())) | None);
+            match &now {
+                Ok(()) => info!("the store is reachable"),
+                Err(problem) if was_well => warn!(problem, "the store is not reachable"),
+                Err(_) => (),
+            }
+            health.reachable = Some(now);
+            true
+        });
+    }
+}
+
+/// What is wrong with the server's settings, each with what to do about it.
+fn shortcomings(info: &str) -> Vec<String> {
+    let field = |name: &str| {
+        let value = |line: &'_ str| {
+            line.strip_prefix(name)?.strip_prefix(':').map(|value| value.trim().to_owned())
+        };
+        info.lines().find_map(value)
+    };
+    let mut found = Vec::new();
+    if let Some(version) = field("redis_version") {
+        let mut numbers = version.split('.').map_while(|part| part.parse::<u32>().ok());
+        let read = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        if read < VERSION_MIN {
+            let (major, minor) = VERSION_MIN;
+            found.push(format!("version {version} is too old; use {major}.{minor} or newer"));
+        }
+    }
+    if let Some(policy) = field("maxmemory_policy").filter(|policy| policy != "noeviction") {
+        found.push(format!(
+            "maxmemory-policy is {policy}: leases and assignments may vanish at any time; set \
+             it to noeviction"
+        ));
+    }
+    if field("role").as_deref() == Some("slave") {
+        found
+            .push("it is a replica and takes no writes; REDIS_URL must name the master".to_owned());
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dangerous_settings_are_named_with_their_remedy() {
+        let info = "# Server\r\nredis_version:6.0.16\r\n# Memory\r\n\
+                    maxmemory_policy:allkeys-lru\r\n# Replication\r\nrole:slave\r\n";
+        let found = shortcomings(info);
+        assert_eq!(found.len(), 3);
+        assert!(found[0].contains("6.0.16 is too old; use 6.2"));
+        assert!(found[1].contains("allkeys-lru") && found[1].contains("noeviction"));
+        assert!(found[2].contains("master"));
+    }
+
+    #[test]
+    fn a_sound_server_gives_no_warning() {
+        let info = "redis_version:7.0.15\nmaxmemory_policy:noeviction\nrole:master\n";
+        assert!(shortcomings(info).is_empty());
+        assert!(shortcomings("redis_version:10.0.0\n").is_empty());
+    }
+}
