@@ -1,6 +1,7 @@
 # The two commands of the README are `make demo` and `make test`. Each does its own set-up.
 
 CARGO ?= cargo
+SEEDS ?= 2000
 IMAGE ?= runner-orchestrator:local
 # Bases of the image where no registry is reached; empty = the Dockerfile's own.
 BUILD_BASE ?=
@@ -10,7 +11,7 @@ RUNTIME_BASE ?=
 CHAOS_SECONDS ?= 1800
 CHAOS_SEED ?= 1
 
-.PHONY: demo test chaos lint bench image setup
+.PHONY: demo test chaos soak lint bench image setup
 
 demo:
 	tests/setup.sh demo
@@ -27,6 +28,10 @@ chaos:
 	tests/setup.sh test
 	CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_SEED=$(CHAOS_SEED) \
 	  $(CARGO) test --locked --test it -- it::chaos:: --nocapture
+
+# Many more seeds of the simulation than `make test` runs.
+soak:
+	SEEDS=$(SEEDS) $(CARGO) test --locked --test it simulation:: -- --nocapture
 
 lint:
 	$(CARGO) fmt --check

@@ -1,18 +1,20 @@
 //! One replica's way to the modelled GitHub: the product's own client, behind the
 //! process's gate and its host's network.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use runner_orchestrator::fleet::budget::Budget;
-use runner_orchestrator::fleet::id::{GitHubRunnerId, RepoName, RunnerName};
+use runner_orchestrator::fleet::budget::{Budget, BudgetShare};
+use runner_orchestrator::fleet::id::{GitHubRunnerId, ReplicaId, RepoName, RunnerName};
 use runner_orchestrator::fleet::pool::Scope;
 use runner_orchestrator::github::{
     CallCount, Deregistered, GitHub, GitHubError, MintRequest, Minted, Preflight, QueueReading,
     Registration, RegistrationReading, Repository, RestGitHub,
 };
 use runner_orchestrator::sim::random::Random;
+use tokio::sync::watch;
 
 use super::gate::{Gate, Moment, Point, Signal, lock};
 use super::witness::Witness;
@@ -102,6 +104,26 @@ impl GitHub for GatedGitHub {
         self.witness.deregistered(self.replica, id, &answer);
         self.gate.at(Point::Deregister, Moment::After).await;
         answer
+    }
+
+    fn share(&self, replica: ReplicaId) -> Option<BudgetShare> {
+        self.inner.share(replica)
+    }
+
+    fn heed(&self, others: Vec<BudgetShare>) {
+        self.inner.heed(others);
+    }
+
+    fn spending(&self) -> watch::Receiver<u64> {
+        self.inner.spending()
+    }
+
+    fn learnt(&self) -> BTreeMap<String, Option<String>> {
+        self.inner.learnt()
+    }
+
+    fn recall(&self, learnt: &BTreeMap<String, String>) {
+        self.inner.recall(learnt);
     }
 
     fn budget(&self) -> Budget {

@@ -21,6 +21,8 @@ pub(super) struct Layout {
     pub(super) replicas: usize,
     pub(super) daemons: usize,
     pub(super) host_max: u32,
+    /// The machines' clocks are up to twenty seconds apart.
+    pub(super) clocks_differ: bool,
     /// A replica that is told to stop drains its host; else it leaves its runners.
     pub(super) drains: bool,
     pub(super) pools: Vec<Pool>,
@@ -137,6 +139,8 @@ pub(super) struct Script {
     pub(super) faults: Vec<Fault>,
     pub(super) deeds: BTreeMap<(u64, u32), Deed>,
     pub(super) length: Duration,
+    /// When jobs come: most faults strike while they run.
+    bursts: Vec<u64>,
 }
 
 impl Script {
@@ -147,13 +151,18 @@ impl Script {
         let long = seed.is_multiple_of(10);
         let layout = Layout::drawn(&mut random);
         let length = Duration::from_secs(if long { 600 } else { 120 });
-        let mut script = Self { layout, faults: Vec::new(), deeds: BTreeMap::new(), length };
+        let mut script =
+            Self { layout, faults: Vec::new(), deeds: BTreeMap::new(), length, bursts: Vec::new() };
         script.work(&mut random, long);
         let faults = if long { 5 + random.below(4) } else { 2 };
         for _ in 0..faults {
             let (fault, lasts_ms) = script.fault(&mut random);
             let latest = script.length_ms() - 30_000;
-            let begin = 3_000 + random.below(latest) as u64;
+            let begin = if random.chance(0.3) {
+                3_000 + random.below(latest) as u64
+            } else {
+                one_of(&mut random, &script.bursts) + random.below(12_000) as u64
+            };
             script.break_something(begin, lasts_ms, fault);
         }
         script
@@ -161,7 +170,7 @@ impl Script {
 
     /// A run without any fault or work, to be filled in by hand.
     pub(super) fn quiet(layout: Layout, length: Duration) -> Self {
-        Self { layout, faults: Vec::new(), deeds: BTreeMap::new(), length }
+        Self { layout, faults: Vec::new(), deeds: BTreeMap::new(), length, bursts: Vec::new() }
     }
 
     /// A fault from `begin` on, for so long.
@@ -182,7 +191,7 @@ impl Script {
     }
 
     fn work(&mut self, random: &mut Random, long: bool) {
-        let bursts = if long { 8 } else { 3 };
+        let bursts = if long { 12 } else { 4 };
         for _ in 0..bursts {
             let pool = random.below(self.layout.pools.len());
             let jobs = 1 + random.below(8);
@@ -190,6 +199,7 @@ impl Script {
                 (0..jobs).map(|_| f64::from(1 + u8::try_from(random.below(50)).unwrap()) / 3.0);
             let durations = durations.collect();
             let at = 1_000 + random.below(self.length_ms() * 3 / 4) as u64;
+            self.bursts.push(at);
             self.at(at, Deed::Jobs(pool, durations));
         }
         let requests = if long { 3 } else { random.below(2) };
@@ -263,7 +273,9 @@ impl Layout {
         }
         Self {
             replicas: 3,
-            daemons: 3,
+            // Sometimes the third replica stands by for the first one's daemon.
+            daemons: if random.chance(0.25) { 2 } else { 3 },
+            clocks_differ: random.chance(0.25),
             host_max: 3 + u32::try_from(random.below(4)).unwrap(),
             drains: random.chance(0.3),
             pools,
@@ -273,7 +285,7 @@ impl Layout {
     /// Three replicas, a daemon each, one pool.
     pub(super) fn plain() -> Self {
         let pools = vec![pool("default", &["self-hosted", "linux"])];
-        Self { replicas: 3, daemons: 3, host_max: 6, drains: false, pools }
+        Self { replicas: 3, daemons: 3, clocks_differ: false, host_max: 6, drains: false, pools }
     }
 }
 

@@ -134,11 +134,9 @@ impl Run {
 
     fn heal(&mut self) {
         self.world.github.clear_faults();
-        for replica in &mut self.world.replicas {
-            replica.link.set(None);
-            if let Some(life) = &replica.life {
-                life.gate.go_on();
-            }
+        for replica in 0..self.world.replicas.len() {
+            self.world.replicas[replica].link.set(None);
+            self.world.go_on(replica);
         }
         for (daemon, uplink) in self.world.daemons.iter().zip(&self.world.uplinks) {
             daemon.clear_faults();
@@ -306,9 +304,8 @@ impl Run {
                 }
             }
             Fault::Pause(_) => {
-                let life = struck.and_then(|replica| world.replicas[replica].life.as_ref());
-                if let Some(life) = life {
-                    life.gate.go_on();
+                if let Some(replica) = struck {
+                    world.go_on(replica);
                 }
             }
             Fault::Store(Who::Everybody, _) => {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::plan::{Deed, Layout, Script};
+use super::plan::{Deed, Fault, Layout, Script, Who};
 use super::seeds::{outcome, told};
+use super::store::Trouble;
 
 fn holds(script: Script) {
     let outcome = outcome(1, script, false);
@@ -15,5 +16,29 @@ fn holds(script: Script) {
 fn thirty_jobs_on_three_hosts_without_any_fault() {
     let mut script = Script::quiet(Layout::plain(), Duration::from_secs(60));
     script.at(2_000, Deed::Jobs(0, vec![5.0; 30]));
+    holds(script);
+}
+
+/// Regression: a leader that the store heard, and that did not hear the store, asked for
+/// the lease again and again and so kept it from everybody: nobody led.
+#[test]
+fn a_leader_whose_answers_are_lost_does_not_keep_the_lease() {
+    let mut script = Script::quiet(Layout::plain(), Duration::from_secs(60));
+    script.at(2_000, Deed::Jobs(0, vec![20.0; 6]));
+    script.break_something(6_000, 40_000, Fault::Store(Who::Leader, Trouble::OneWay));
+    script.at(20_000, Deed::Jobs(0, vec![5.0; 6]));
+    holds(script);
+}
+
+/// Regression: after the store was emptied a leader that had never led before was given
+/// the term of the one before it.
+#[test]
+fn terms_grow_although_the_store_has_forgotten_them() {
+    let mut script = Script::quiet(Layout::plain(), Duration::from_secs(60));
+    script.at(2_000, Deed::Jobs(0, vec![20.0; 6]));
+    script.break_something(6_000, 20_000, Fault::Store(Who::Leader, Trouble::BlackHole));
+    script.break_something(30_000, 0, Fault::Flush);
+    script.break_something(31_000, 5_000, Fault::Kill(Who::Leader));
+    script.at(32_000, Deed::Jobs(0, vec![5.0; 6]));
     holds(script);
 }

@@ -55,6 +55,8 @@ pub(super) struct State {
     reported_at: BTreeMap<HostId, Instant>,
     identities: BTreeMap<usize, HostId>,
     agents: BTreeMap<usize, (usize, Instant)>,
+    /// When each process that was stopped went on.
+    resumed_at: BTreeMap<usize, Instant>,
     creating: BTreeMap<usize, u32>,
     starts: BTreeMap<ContainerId, u32>,
     configurations: BTreeMap<u64, ContainerId>,
@@ -165,6 +167,11 @@ impl Witness {
     /// The process is gone, and all it believed.
     pub(super) fn gone(&self, who: usize) {
         self.state().leaders.remove(&who);
+    }
+
+    /// A stopped process goes on.
+    pub(super) fn resumed(&self, who: usize) {
+        self.state().resumed_at.insert(who, Instant::now());
     }
 
     /// The store is away for everybody, or back.

@@ -1,7 +1,7 @@
 //! Three replicas, each with a Docker daemon, one store and one GitHub, all modelled but
 //! the orchestrators themselves.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -47,7 +47,9 @@ pub(super) const CANARY: &str = "ghp_canary0123456789";
 pub(super) const STRANGER: &str = "orchestrated-1234abcd";
 
 pub(super) fn mark() -> ClusterMark {
-    ClusterMark::derive(CLUSTER)
+    // Derived once: it is asked for at every step.
+    static MARK: LazyLock<ClusterMark> = LazyLock::new(|| ClusterMark::derive(CLUSTER));
+    MARK.clone()
 }
 
 /// Everything that outlives the orchestrators.
@@ -173,7 +175,9 @@ impl World {
         }
         self.witness.note(format_args!("r{index}: starts"));
         let mut random = || Random::seeded(self.seeds.bits());
-        let clock = Arc::new(SeededClock::new(self.began, random()));
+        let mut skew = random();
+        let ahead = if self.layout.clocks_differ { skew.below(20_000) as u64 } else { 0 };
+        let clock = Arc::new(SeededClock::ahead(self.began, ahead, random()));
         let gate = Arc::new(Gate::new());
         let replica = &mut self.replicas[index];
         let daemon = replica.daemon;
@@ -227,6 +231,14 @@ impl World {
             life.gate.kill();
             self.witness.gone(index);
             self.witness.note(format_args!("r{index}: killed"));
+        }
+    }
+
+    /// SIGCONT.
+    pub(super) fn go_on(&mut self, index: usize) {
+        if let Some(life) = self.replicas[index].life.as_ref().filter(|life| !life.gate.is_open()) {
+            self.witness.resumed(index);
+            life.gate.go_on();
         }
     }
 
@@ -296,6 +308,7 @@ fn settings_of(layout: &Layout, index: usize) -> Settings {
         host_max_runners: layout.host_max,
         shutdown: Shutdown { drain: layout.drains, timeout: Duration::from_secs(30) },
         policy: policy(),
+        peers: Peers::default(),
     }
 }
 

@@ -14,7 +14,7 @@ use super::super::world::mark;
 use super::Witness;
 
 /// A call checked against the marker just before a take-over may still be under way.
-const CALL_UNDER_WAY: Duration = Duration::from_secs(1);
+const CALL_UNDER_WAY: Duration = Duration::from_secs(2);
 
 /// Configurations looked for in the store.
 const SECRETS_KEPT: usize = 4;
@@ -52,6 +52,7 @@ impl Witness {
     /// Invariant 10: only the newest agent of a daemon changes anything there.
     pub(in super::super) fn acts(&self, replica: usize, daemon: usize, what: &str, on: &str) {
         let agent = self.state().agents.get(&daemon).copied();
+        let resumed = self.state().resumed_at.get(&replica).copied();
         let short: String =
             on.chars().rev().take(12).collect::<Vec<_>>().into_iter().rev().collect();
         self.note(format_args!("r{replica}: {what} {short} on d{daemon}"));
@@ -59,6 +60,11 @@ impl Witness {
             && agent != replica
             && since.elapsed() > CALL_UNDER_WAY
         {
+            if resumed.is_some_and(|at| at.elapsed() < CALL_UNDER_WAY) {
+                // Stopped between its look at the marker and the call; no daemon knows
+                // fencing tokens. The newest agent waits before it trusts a list.
+                return self.reached("a stopped agent woke up after another took over");
+            }
             self.violated(
                 "10",
                 format_args!("r{replica}: {what} on d{daemon}, served by r{agent}"),
