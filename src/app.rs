@@ -14,14 +14,10 @@ use tracing::{error, info, warn};
 use crate::clock::Clock;
 use crate::docker::{Docker, Pulls};
 use crate::election::{self, Vitals};
-use crate::fleet::budget::Budget;
 use crate::fleet::id::{ClusterMark, HostId, PoolName, ReplicaId};
-use crate::fleet::intent::Operator;
 use crate::fleet::ledger::Ledger;
-use crate::fleet::plan::Plan;
 use crate::fleet::policy::Policy;
 use crate::fleet::pool::Pool;
-use crate::fleet::view::View;
 use crate::github::{GitHub, Preflight};
 use crate::loops::announce::{Announce, Peers};
 use crate::loops::host::standing::Standing;
@@ -33,6 +29,7 @@ use crate::store::Store;
 use crate::telemetry::chain;
 use crate::telemetry::metrics::Metrics;
 
+mod first_view;
 mod preflight;
 
 /// A daemon that is away at start is asked again this often.
@@ -116,7 +113,8 @@ impl App {
     pub fn start(edges: Edges, settings: Settings) -> Self {
         let settings = Arc::new(settings);
         let replica = ReplicaId(edges.clock.ordered_id());
-        let (published, seen) = watch::channel(Arc::new(nothing_yet(&edges, &settings)));
+        let (published, seen) =
+            watch::channel(Arc::new(first_view::nothing_yet(&edges, &settings)));
         let (ready, readiness) = watch::channel(Readiness::default());
         let (pulls, pulls_seen) = watch::channel(Pulls::new());
         let (standing, standing_seen) = watch::channel(Standing::default());
@@ -383,26 +381,5 @@ impl Loops {
                 () = tokio::time::sleep(IDENTITY_RETRY) => (),
             }
         }
-    }
-}
-
-/// What the API shows before the first turn.
-fn nothing_yet(edges: &Edges, settings: &Settings) -> Published {
-    let name = settings.cluster_name.as_deref().unwrap_or_default();
-    Published {
-        at: edges.clock.now(),
-        view: View {
-            cluster: ClusterMark::derive(name),
-            pools: settings.pools.clone(),
-            hosts: BTreeMap::new(),
-            assignments: BTreeMap::new(),
-            operator: Operator::default(),
-            intents: Vec::new(),
-            ledger: Ledger::default(),
-            budget: Budget::open(0),
-        },
-        plan: Plan::default(),
-        term: None,
-        store_error: None,
     }
 }
