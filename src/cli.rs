@@ -43,6 +43,8 @@ enum Command {
     Pools(observe::PoolsArgs),
     /// List hosts; drain one
     Hosts(observe::HostsArgs),
+    /// List replicas: who leads, who cares for which host, what does not agree
+    Replicas(observe::ReplicasArgs),
     /// Show what was decided lately, and why
     Events(observe::EventsArgs),
     /// Look at the configuration
@@ -87,6 +89,7 @@ pub fn main() -> ExitCode {
             Command::Runners(args) => observe::runners(args).await,
             Command::Pools(args) => observe::pools(args).await,
             Command::Hosts(args) => observe::hosts(args).await,
+            Command::Replicas(args) => observe::replicas(args).await,
             Command::Events(args) => observe::events(args).await,
             Command::Healthcheck(args) => healthcheck::run(args).await,
             Command::Sim(command) => sim::run(command).await,

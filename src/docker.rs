@@ -141,6 +141,9 @@ pub struct Marker {
     pub boot: BootId,
     /// The term of the agent's lease.
     pub term: Term,
+    /// Grows as long as its agent lives: the copy of a marker, made with its machine, does
+    /// not. 0: left by a version whose markers stay as they are.
+    pub beat: u64,
 }
 
 /// What a daemon says of itself.
@@ -345,6 +348,7 @@ pub mod label {
     pub const POOL: &str = "io.runner-orchestrator.pool";
     pub const RUNNER_ID: &str = "io.runner-orchestrator.runner-id";
     pub const TERM: &str = "io.runner-orchestrator.term";
+    pub const BEAT: &str = "io.runner-orchestrator.beat";
     /// `repo acme/demo`, `org acme` or `enterprise acme`.
     pub const SCOPE: &str = "io.runner-orchestrator.scope";
     pub const SPEC: &str = "io.runner-orchestrator.spec";

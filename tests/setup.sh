@@ -57,6 +57,7 @@ find_missing() { # demo | test
   [ "$1" = test ] || return 0
   need busybox busybox-static
   need promtool prometheus
+  need haproxy haproxy
   need debootstrap debootstrap
   need shellcheck shellcheck
   if ! has_compose; then
@@ -93,7 +94,7 @@ install_missing() {
   fi
   # Only their programs are wanted, not a server at the next boot.
   local server
-  for server in prometheus redis-server; do
+  for server in haproxy prometheus redis-server; do
     if [[ " ${missing[*]} " == *" $server "* ]] && has systemctl; then
       systemctl disable --quiet "$server" >/dev/null 2>&1 || true
     fi

@@ -11,6 +11,7 @@ use runner_orchestrator::fleet::id::{PoolName, RepoName};
 use runner_orchestrator::fleet::policy::Policy;
 use runner_orchestrator::fleet::pool::{Pool, Resources, Scope};
 use runner_orchestrator::github::{Credentials, GitHub, GitHubSettings, RestGitHub};
+use runner_orchestrator::loops::announce::Peers;
 use runner_orchestrator::loops::host::Shutdown;
 use runner_orchestrator::sim::docker::{ModelDocker, ModelSettings};
 use runner_orchestrator::sim::github::{NewJobs, SimGitHub};
@@ -100,6 +101,7 @@ impl Fleet {
             // Runners are cleared away by whoever measures.
             shutdown: Shutdown { drain: false, timeout: Duration::from_secs(10) },
             policy: self.policy.clone(),
+            peers: Peers::default(),
         }
     }
 }

@@ -109,13 +109,13 @@ impl ApiState {
     /// The other replicas, as last seen or read anew.
     pub async fn company(&self) -> Known {
         let mut state = self.company.0.lock().await;
-        if state.tried_at.is_some_and(|tried_at| tried_at.elapsed() < FRESH) {
-            return state.known();
-        }
         let away = self.store_away();
         if away.is_some() && state.read_at.is_some() {
             // Others ask it all the time; the moment it is back is seen by them.
             state.error = away;
+            return state.known();
+        }
+        if state.tried_at.is_some_and(|tried_at| tried_at.elapsed() < FRESH) {
             return state.known();
         }
         // What could not be read is in the state as an error.

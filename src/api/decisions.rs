@@ -287,6 +287,6 @@ pub async fn list_decisions(
     let ring = state.recorder.ring();
     let decisions = ring.decisions.iter().rev().filter(wanted).take(listed).cloned().collect();
     let reading = state.read();
-    let (stale, age_seconds) = (reading.is_stale(), reading.age().as_secs_f64());
-    Ok(Json(Decisions { decisions, stale, age_seconds }))
+    let age_seconds = reading.age().as_secs_f64();
+    Ok(Json(Decisions { decisions, stale: reading.is_stale(), age_seconds }))
 }

@@ -258,8 +258,8 @@ pub async fn list_jobs(
     let total = count(found.len());
     let listed = usize::try_from(limit).unwrap_or(usize::MAX);
     let jobs = found.into_iter().take(listed).map(|job| queue.body(job)).collect();
-    let (stale, age_seconds) = (reading.is_stale(), reading.age().as_secs_f64());
-    Ok(Json(Jobs { total, jobs, stale, age_seconds }))
+    let age_seconds = reading.age().as_secs_f64();
+    Ok(Json(Jobs { total, jobs, stale: reading.is_stale(), age_seconds }))
 }
 
 /// Why is this job still waiting?

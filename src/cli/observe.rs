@@ -1,4 +1,4 @@
-//! `status`, `runners`, `pools`, `hosts`, `events`: what a running orchestrator says, as
+//! `status`, `runners`, `pools`, `hosts`, `replicas`, `events`: what a running orchestrator says, as
 //! tables or as the API's own JSON.
 
 use std::fmt::Write;
@@ -108,6 +108,13 @@ pub enum HostsCommand {
     Undrain { id: String },
 }
 
+/// `replicas`.
+#[derive(Clone, Debug, Args)]
+pub struct ReplicasArgs {
+    #[command(flatten)]
+    pub api: ApiArgs,
+}
+
 /// `events`.
 #[derive(Clone, Debug, Args)]
 pub struct EventsArgs {
@@ -138,7 +145,7 @@ pub async fn runners(args: RunnersArgs) -> anyhow::Result<ExitCode> {
     match args.command.unwrap_or(RunnersCommand::Ls) {
         RunnersCommand::Ls => {
             let body = client.get("/api/v1/runners").await?;
-            show(&client, &body, &runners_table(&body));
+            show(&client, &body, &format!("{}{}", stale(&body), runners_table(&body)));
         }
         RunnersCommand::Logs { id, tail, follow } => {
             logs(&client, &id, tail, follow).await?;
@@ -165,7 +172,7 @@ pub async fn pools(args: PoolsArgs) -> anyhow::Result<ExitCode> {
     let (name, verb) = match args.command.unwrap_or(PoolsCommand::Ls) {
         PoolsCommand::Ls => {
             let body = client.get("/api/v1/pools").await?;
-            show(&client, &body, &pools_table(&body));
+            show(&client, &body, &format!("{}{}", stale(&body), pools_table(&body)));
             return Ok(ExitCode::SUCCESS);
         }
         PoolsCommand::Pause { name } => (name, "pause"),
@@ -182,7 +189,7 @@ pub async fn hosts(args: HostsArgs) -> anyhow::Result<ExitCode> {
     let (id, verb) = match args.command.unwrap_or(HostsCommand::Ls) {
         HostsCommand::Ls => {
             let body = client.get("/api/v1/hosts").await?;
-            show(&client, &body, &hosts_table(&body));
+            show(&client, &body, &format!("{}{}", stale(&body), hosts_table(&body)));
             return Ok(ExitCode::SUCCESS);
         }
         HostsCommand::Drain { id } => (id, "drain"),
@@ -190,6 +197,22 @@ pub async fn hosts(args: HostsArgs) -> anyhow::Result<ExitCode> {
     };
     let path = format!("/api/v1/hosts/{}/{verb}", segment(&id));
     told(&client, &client.post(&path, &json!({})).await?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Replicas: who leads, who cares for which host, and what does not agree.
+pub async fn replicas(args: ReplicasArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&args.api)?;
+    let body = client.get("/api/v1/replicas").await?;
+    let mut text = stale(&body);
+    text.push_str(&replicas_table(&body));
+    for replica in body.get("replicas").and_then(Value::as_array).into_iter().flatten() {
+        for row in rows(replica.get("problems"), &["problem", "fix"]) {
+            // Writing to a `String` cannot fail.
+            let _ = writeln!(text, "! {}", row.join(": "));
+        }
+    }
+    show(&client, &body, &text);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -248,16 +271,35 @@ fn told(client: &Client, body: &Value) {
     show(client, body, &format!("{sentence}\n"));
 }
 
+/// A line over what may no longer be so; nothing over what is.
+fn stale(body: &Value) -> String {
+    if body.get("stale") != Some(&Value::Bool(true)) {
+        return String::new();
+    }
+    match body.get("age_seconds").and_then(Value::as_f64) {
+        Some(age) => format!("! stale: as it was {age:.0} s ago\n"),
+        None => "! stale: nothing could be read yet\n".to_owned(),
+    }
+}
+
 fn status_text(body: &Value) -> String {
     let at = |path: &str| cell(body, path);
-    let mut out = format!(
-        "cluster {}, version {}, up {}, leader: {}\n\
+    let mut out = stale(body);
+    // Writing to a `String` cannot fail.
+    let _ = write!(
+        out,
+        "cluster {}, version {}, up {}, leader: {}{}\n\
          runners: {} idle, {} busy, {} starting, {} retiring, {} unknown\n\
          queue: {} waiting, last read {}\n",
         at("orchestrator/cluster"),
         at("orchestrator/version"),
         at("orchestrator/uptime"),
-        at("orchestrator/leader"),
+        at("orchestrator/leader_name"),
+        if body.pointer("/orchestrator/leader") == Some(&Value::Bool(true)) {
+            ", this replica"
+        } else {
+            ""
+        },
         at("runners/idle"),
         at("runners/busy"),
         at("runners/starting"),
@@ -278,6 +320,11 @@ fn status_text(body: &Value) -> String {
     out.push_str(&pools_table(body));
     out.push('\n');
     out.push_str(&hosts_table(body));
+    // One replica alone is told of above.
+    if body.get("replicas").and_then(Value::as_array).is_some_and(|them| them.len() > 1) {
+        out.push('\n');
+        out.push_str(&replicas_table(body));
+    }
     out
 }
 
@@ -306,7 +353,28 @@ fn pools_table(body: &Value) -> String {
 }
 
 fn hosts_table(body: &Value) -> String {
-    let fields = ["hostname", "liveness", "docker_up", "runners", "max_runners", "draining", "id"];
-    let head = ["HOST", "STATE", "DOCKER", "RUNNERS", "MAX", "DRAINING", "ID"];
+    let fields =
+        ["hostname", "liveness", "docker_up", "runners", "max_runners", "draining", "agent", "id"];
+    let head = ["HOST", "STATE", "DOCKER", "RUNNERS", "MAX", "DRAINING", "AGENT", "ID"];
     render(&head, &rows(body.get("hosts"), &fields))
+}
+
+fn replicas_table(body: &Value) -> String {
+    let head = ["REPLICA", "LEADS", "STANDING", "HOST", "VERSION", "ADDRESS", "SEEN", "PROBLEMS"];
+    let fields = ["name", "leader", "standing", "host", "version", "address"];
+    let listed = body.get("replicas").and_then(Value::as_array).map(Vec::as_slice);
+    let rows: Vec<Vec<String>> = listed
+        .unwrap_or_default()
+        .iter()
+        .map(|replica| {
+            let age = replica.get("age_seconds").and_then(Value::as_f64).unwrap_or_default();
+            let problems: Vec<String> =
+                rows(replica.get("problems"), &["what"]).into_iter().flatten().collect();
+            let mut row: Vec<String> = fields.iter().map(|path| cell(replica, path)).collect();
+            row.push(format!("{age:.0} s ago"));
+            row.push(if problems.is_empty() { "-".to_owned() } else { problems.join(", ") });
+            row
+        })
+        .collect();
+    render(&head, &rows)
 }

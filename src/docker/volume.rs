@@ -65,7 +65,7 @@ pub(super) async fn marker(
     let markers = markers(connection, mark).await?;
     let of_host = markers.into_iter().filter_map(|volume| parse_marker(&volume));
     // More than one only while a new one is being written: the newest counts.
-    Ok(of_host.filter(|marker| marker.host == host).max_by_key(|m| (m.term, m.boot)))
+    Ok(of_host.filter(|marker| marker.host == host).max_by_key(|m| (m.term, m.boot, m.beat)))
 }
 
 /// Leaves this boot's marker and takes away all others.
@@ -75,12 +75,14 @@ pub(super) async fn write_marker(
     marker: &Marker,
 ) -> Result<(), DockerError> {
     const ACTION: &str = "writing the agent's marker";
-    // A volume's labels cannot be changed: another term is another volume.
-    let name = format!("runner-orchestrator-marker-{mark}-{}-{}", marker.boot, marker.term);
+    // A volume's labels cannot be changed: another term or beat is another volume.
+    let Marker { host, boot, term, beat } = marker;
+    let name = format!("runner-orchestrator-marker-{mark}-{boot}-{term}-{beat}");
     let mut labels = labels::of_role(mark, ROLE_MARKER);
-    labels.insert(label::HOST.to_owned(), marker.host.to_string());
-    labels.insert(label::BOOT.to_owned(), marker.boot.to_string());
-    labels.insert(label::TERM.to_owned(), marker.term.to_string());
+    labels.insert(label::HOST.to_owned(), host.to_string());
+    labels.insert(label::BOOT.to_owned(), boot.to_string());
+    labels.insert(label::TERM.to_owned(), term.to_string());
+    labels.insert(label::BEAT.to_owned(), beat.to_string());
     let request = VolumeCreateRequest {
         name: Some(name.clone()),
         labels: Some(labels),
@@ -123,8 +125,9 @@ fn parse_marker(volume: &Volume) -> Option<Marker> {
     Some(Marker {
         host: get(label::HOST)?.parse().ok()?,
         boot: get(label::BOOT)?.parse().ok()?,
-        // Markers of the first version carry none.
+        // Markers of the first version carry neither.
         term: Term(get(label::TERM).map_or(Some(0), |term| term.parse().ok())?),
+        beat: get(label::BEAT).map_or(Some(0), |beat| beat.parse().ok())?,
     })
 }
 

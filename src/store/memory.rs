@@ -109,12 +109,8 @@ impl MemoryStore {
     }
 
     fn build(clock: Arc<dyn Clock>, shared: bool) -> Self {
-        let health = StoreHealth {
-            kind: "memory",
-            shared,
-            reachable: Some(Ok(())),
-            warnings: Vec::new(),
-        };
+        let health =
+            StoreHealth { kind: "memory", shared, reachable: Some(Ok(())), warnings: Vec::new() };
         let state = State {
             shared: Snapshot { incarnation: 1, ..Snapshot::default() },
             ..State::default()

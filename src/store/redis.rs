@@ -30,6 +30,7 @@ mod health;
 mod hints;
 pub mod keys;
 mod known;
+mod lease;
 mod link;
 mod script;
 
@@ -41,6 +42,7 @@ use health::Health;
 use hints::{Listener, Topics};
 use keys::Keys;
 use known::Known;
+use lease::Fence;
 use link::{Link, Question, Way};
 use script::Scripts;
 
@@ -121,82 +123,8 @@ impl RedisStore {
         self.link.ask(Way::Read, action, Question::Command(command)).await
     }
 
-    /// A fenced script with the keys and arguments of the fence, and more keys.
-    fn fenced<'a>(
-        &self,
-        script: &'a redis::Script,
-        fence: Fence,
-        keys: &[&str],
-    ) -> ScriptInvocation<'a> {
-        let mut call = script.key(self.keys.lease(fence.lease));
-        call.key(self.keys.term(fence.lease));
-        for name in keys {
-            call.key(self.keys.named(name));
-        }
-        call.arg(fence.replica.to_string()).arg(fence.term.0);
-        call
-    }
-
-    async fn write_fenced(
-        &self,
-        action: &'static str,
-        fence: Fence,
-        script: &ScriptInvocation<'_>,
-    ) -> Result<(), StoreError> {
-        let answer = self.run(Way::Write, action, script).await?;
-        match items(&answer) {
-            [word, term] if text(word).as_deref() == Some("FENCED") => {
-                Err(StoreError::Superseded { ours: fence.term, current: self.term_of(term)? })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn term_of(&self, value: &Value) -> Result<Term, StoreError> {
-        let term = text(value).and_then(|text| text.parse().ok()).map(Term);
-        term.ok_or_else(|| self.unreadable("lease", "its term is no number"))
-    }
-
     fn unreadable(&self, name: &str, problem: impl Into<String>) -> StoreError {
         StoreError::Unreadable { key: self.keys.named(name), problem: problem.into() }
-    }
-
-    fn lease_of(&self, answer: &Value) -> Result<Lease, StoreError> {
-        let answer = items(answer);
-        let word = answer.first().and_then(text);
-        match (word.as_deref(), answer) {
-            (Some("OURS"), [_, term]) => Ok(Lease::Ours { term: self.term_of(term)? }),
-            (Some("HELD"), [_, replica, term, left]) => {
-                let replica = text(replica).and_then(|replica| replica.parse().ok());
-                let left = text(left).and_then(|left| left.parse().ok()).unwrap_or_default();
-                Ok(Lease::HeldBy {
-                    replica: replica
-                        .ok_or_else(|| self.unreadable("lease", "its holder is no replica"))?,
-                    term: self.term_of(term)?,
-                    expires_in: Duration::from_millis(left),
-                })
-            }
-            (Some("ABSENT"), _) => Ok(Lease::Absent),
-            _ => Err(self.unreadable("lease", "the answer has another shape")),
-        }
-    }
-}
-
-/// What a fenced write must still hold.
-#[derive(Clone, Copy)]
-struct Fence {
-    lease: LeaseKey,
-    replica: ReplicaId,
-    term: Term,
-}
-
-impl Fence {
-    fn of_leader(leader: &Leadership) -> Self {
-        Self { lease: LeaseKey::Leader, replica: leader.replica(), term: leader.term() }
-    }
-
-    fn of_agent(agent: &Agency) -> Self {
-        Self { lease: LeaseKey::Agent(agent.host()), replica: agent.replica(), term: agent.term() }
     }
 }
 
@@ -330,20 +258,22 @@ impl Store for RedisStore {
             return Err(StoreError::Timeout { action: ACTION, timeout_ms: ms(TURN_WITHIN) });
         };
         known.prepare(self.dialer.dialled());
-        let answer = self
-            .run(Way::Read, ACTION, &known.question(&self.keys, &self.scripts.snapshot))
-            .await?;
-        if let Some(snapshot) = known.take(&self.keys, &answer)? {
-            return Ok(snapshot);
+        // The second time everything is read: then the answer must add up. It does not when
+        // a host was forgotten there.
+        for _ in 0..2 {
+            let all = known.is_empty();
+            let way = if all { Way::ReadAll } else { Way::Read };
+            let question = known.question(&self.keys, &self.scripts.snapshot);
+            let answer = self.run(way, ACTION, &question).await?;
+            if all {
+                known.read_over(self.dialer.dialled());
+            }
+            if let Some(snapshot) = known.take(&self.keys, &answer)? {
+                return Ok(snapshot);
+            }
+            known.forget();
         }
-        // A host was forgotten there: without anything known, the next answer adds up.
-        known.forget();
-        let answer = self
-            .run(Way::Read, ACTION, &known.question(&self.keys, &self.scripts.snapshot))
-            .await?;
-        known
-            .take(&self.keys, &answer)?
-            .ok_or_else(|| self.unreadable("hosts", "its versions and records do not agree"))
+        Err(self.unreadable("hosts", "its versions and records do not agree"))
     }
 
     async fn record(&self, intent: Intent) -> Result<(), StoreError> {

@@ -229,7 +229,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "CLUSTER_NAME=prod REDIS_URL=rediss://redis REDIS_CA_FILE=/nowhere.pem",
-        "REDIS_CA_FILE: the file cannot be read (",
+        "REDIS_CA_FILE: the file cannot be read (entity not found)",
     ),
     ("API_TOKEN=schlüssel", "API_TOKEN: expected visible ASCII characters without blanks"),
     (

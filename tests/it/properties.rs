@@ -6,8 +6,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use runner_orchestrator::fleet::converge::{Action, converge};
 use runner_orchestrator::fleet::demand::DemandBook;
-use runner_orchestrator::fleet::host::Assignment;
-use runner_orchestrator::fleet::id::{BootId, JobId, RepoName, RunnerId};
+use runner_orchestrator::fleet::drain::progress;
+use runner_orchestrator::fleet::host::{Assignment, RECORD_VERSION};
+use runner_orchestrator::fleet::id::{BootId, JobId, RepoName, RunnerId, Term};
 use runner_orchestrator::fleet::ledger::brake_per_minute;
 use runner_orchestrator::fleet::plan::plan;
 use runner_orchestrator::fleet::policy::Policy;
@@ -259,4 +260,65 @@ fn a_large_fleet_is_planned_quickly() {
     // Ten milliseconds in a release build; unoptimised code is an order slower, and this
     // must not fail because the machine is busy. What is quadratic takes seconds.
     assert!(best < Duration::from_millis(400), "planning took {best:?}");
+}
+
+/// During a roll, hosts report in the new format and in the one before it: both are planned
+/// together, and what an older record does not say yet is not held against it.
+#[test]
+fn records_of_two_versions_are_planned_together() {
+    let mut world = World::new();
+    for line in ["pool default min 6 max 9 up 1 down 0", "host h1 room 4", "host h2 room 4"] {
+        happen(&mut world, line).unwrap();
+    }
+    world.hosts().unwrap();
+    let (old, new) = (RECORD_VERSION - 1, RECORD_VERSION);
+    for (record, version) in world.records.values_mut().zip([old, new]) {
+        record.version = version;
+        // What a reader of another version does not know is left out or unknown to it.
+        let mut json = serde_json::to_value(&*record).unwrap();
+        json["added_tomorrow"] = serde_json::json!({ "unknown": true });
+        *record = serde_json::from_value(json).unwrap();
+    }
+    let view = world.view();
+    let mut next = 0;
+    let mut fresh = || {
+        next += 1;
+        RunnerId(Uuid::from_u128(next))
+    };
+    let plan = plan(&view, &world.policy, &mut fresh, world.now);
+    let hosts: BTreeSet<_> = plan.place.iter().map(|placement| placement.host).collect();
+    assert_eq!((plan.place.len(), hosts.len()), (6, 2));
+
+    // A leader of the version before wrote an assignment without what came later.
+    let written = plan.assignments(&view, Term(7));
+    for assignment in written.values() {
+        let mut json = serde_json::to_value(assignment).unwrap();
+        json["version"] = old.into();
+        json.as_object_mut().unwrap().remove("frozen");
+        let read: Assignment = serde_json::from_value(json).unwrap();
+        assert_eq!((read.version, read.frozen), (old, false));
+        assert_eq!(read.runners, assignment.runners);
+    }
+}
+
+#[test]
+fn a_drain_tells_what_is_left() {
+    let mut world = World::new();
+    let play = |world: &mut World, line: &str| happen(world, line).and_then(|()| world.rest());
+    for line in ["pool default min 3 max 9 up 1 down 0", "host h1 room 4"] {
+        play(&mut world, line).unwrap();
+    }
+    let host = world.daemons["h1"].agent.host;
+    assert_eq!(progress(&world.view(), &host), None, "nobody drains it");
+    for line in ["r1..r3 listen", "r3 runs", "operator drains h1"] {
+        play(&mut world, line).unwrap();
+    }
+    let left = |world: &mut World| progress(&world.view(), &host).unwrap();
+    assert_eq!(left(&mut world).left, [("listening", 2), ("running", 1)].into());
+    assert!(!left(&mut world).is_done());
+    play(&mut world, "at 2m").unwrap();
+    assert_eq!(left(&mut world).left, [("running", 1)].into());
+    play(&mut world, "r3 exits 0").unwrap();
+    assert!(left(&mut world).is_done());
+    assert_eq!(left(&mut world).since, Some(world.began));
 }

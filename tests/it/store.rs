@@ -1,6 +1,7 @@
 //! The store: what every implementation does, and what only a real Redis can be made to do.
 
 mod conformance;
+mod cost;
 mod election;
 mod faults;
 mod records;

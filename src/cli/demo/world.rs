@@ -238,11 +238,11 @@ impl World {
     async fn kill(&mut self, args: &DemoArgs) -> anyhow::Result<()> {
         let leader = self.leader().await?;
         if args.kill_leader {
+            let killed = Instant::now();
             self.kill_replica(leader, "which leads, ").await?;
-            let begun = Instant::now();
             let next = self.leader().await?;
-            let took = begun.elapsed().as_secs_f64();
-            self.say(&format!("{} leads, {took:.1} s after the new start", self.called(next)));
+            let took = killed.elapsed().as_secs_f64();
+            self.say(&format!("{} leads, within {took:.1} s", self.called(next)));
         }
         if args.kill_orchestrator {
             // Where there are several: one that does not lead.

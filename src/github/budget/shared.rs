@@ -152,3 +152,6 @@ impl CallBudget {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

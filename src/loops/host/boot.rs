@@ -52,7 +52,7 @@ pub async fn take_over(
 ) -> TakeOver {
     let Some(held) = agency.borrow().clone() else { return TakeOver::Lost };
     let boot = BootId(host.clock.ordered_id());
-    let marker = Marker { host: held.host(), boot, term: held.term() };
+    let marker = Marker { host: held.host(), boot, term: held.term(), beat: 1 };
     host.standing.send_modify(|standing| standing.is(marker.host, Part::TakingOver));
     // Alone on its store, nobody else can have been the agent but a process that is gone.
     let mut before = None;

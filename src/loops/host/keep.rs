@@ -17,6 +17,16 @@ use crate::telemetry::chain;
 /// reports, and must not miss it three times.
 const LOOK_EVERY: Duration = super::BEAT_EVERY;
 
+/// The marker beats this often: whoever stands by tells by it the agent's own marker from
+/// one that was copied with the machine.
+pub(super) const MARKER_BEATS: Duration = Duration::from_secs(30);
+
+/// When what is due.
+struct Due {
+    identity: Instant,
+    beat: Instant,
+}
+
 /// Looks after marker and identity until cancelled.
 pub(super) async fn watch(
     host: Host,
@@ -24,7 +34,8 @@ pub(super) async fn watch(
     events: mpsc::Sender<Event>,
     cancel: CancellationToken,
 ) {
-    let mut identity_at = Instant::now() + SWEEP_EVERY;
+    let now = Instant::now();
+    let mut due = Due { identity: now + SWEEP_EVERY, beat: now + MARKER_BEATS };
     loop {
         tokio::select! { biased;
             () = cancel.cancelled() => return,
@@ -33,16 +44,13 @@ pub(super) async fn watch(
         if !rights.is_agent() {
             continue;
         }
-        let found = match look(&host, &rights, identity_at <= Instant::now()).await {
+        let found = match look(&host, &rights, &mut due).await {
             Ok(found) => found,
             Err(error) => {
                 warn!(error = %chain(&error), "could not look after identity and marker");
                 continue;
             }
         };
-        if identity_at <= Instant::now() {
-            identity_at = Instant::now() + SWEEP_EVERY;
-        }
         if let Some(left) = found {
             // A closed channel: the loop has left already.
             let _ = events.send(Event::Leave(left)).await;
@@ -52,11 +60,7 @@ pub(super) async fn watch(
 }
 
 /// Puts back what is gone. `Some`: somebody else has a better claim.
-async fn look(
-    host: &Host,
-    rights: &Rights,
-    identity_too: bool,
-) -> Result<Option<Left>, DockerError> {
+async fn look(host: &Host, rights: &Rights, due: &mut Due) -> Result<Option<Left>, DockerError> {
     let ours = rights.marker();
     let found = host.docker.marker(&host.cluster, ours.host).await?;
     if let Some(other) = found
@@ -67,7 +71,8 @@ async fn look(
         return Ok(Some(Left::Superseded));
     }
     let intact = found.is_some_and(|found| found.boot == ours.boot);
-    if !intact || identity_too {
+    let now = Instant::now();
+    if !intact || due.identity <= now {
         let identity = host.docker.claim_identity(&host.cluster, ours.host).await?;
         if identity != ours.host {
             error!(
@@ -76,10 +81,14 @@ async fn look(
             );
             return Ok(Some(Left::OtherIdentity));
         }
+        due.identity = now + SWEEP_EVERY;
     }
     if !intact {
         warn!("this agent's marker was gone; leaving it again");
-        host.docker.write_marker(&host.cluster, &ours).await?;
+    }
+    if !intact || due.beat <= now {
+        rights.beat().await?;
+        due.beat = now + MARKER_BEATS;
     }
     Ok(None)
 }

@@ -12,9 +12,9 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::docker::{Docker, Marker};
+use crate::docker::{Docker, DockerError, Marker};
 use crate::election::Agency;
-use crate::fleet::id::{ClusterMark, Term};
+use crate::fleet::id::ClusterMark;
 use crate::telemetry::chain;
 
 /// A look at the marker counts this long. Who takes over waits ten times as long between
@@ -124,11 +124,8 @@ impl Rights {
     async fn renewed(&self) -> Right {
         let Some(agency) = self.agency() else { return Right::Care };
         let marker = Marker { term: agency.term(), ..self.marker() };
-        match self.0.docker.write_marker(&self.0.mark, &marker).await {
-            Ok(()) => {
-                self.set_term(marker.term);
-                Right::Everything
-            }
+        match self.leave(marker).await {
+            Ok(()) => Right::Everything,
             Err(error) => {
                 warn!(error = %chain(&error), "could not leave the marker of a new term");
                 Right::Care
@@ -136,8 +133,16 @@ impl Rights {
         }
     }
 
-    fn set_term(&self, term: Term) {
-        self.0.marker.lock().unwrap_or_else(std::sync::PoisonError::into_inner).term = term;
+    /// Leaves this boot's marker again, one beat further.
+    pub(super) async fn beat(&self) -> Result<(), DockerError> {
+        let ours = self.marker();
+        self.leave(Marker { beat: ours.beat + 1, ..ours }).await
+    }
+
+    async fn leave(&self, marker: Marker) -> Result<(), DockerError> {
+        self.0.docker.write_marker(&self.0.mark, &marker).await?;
+        *self.0.marker.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = marker;
+        Ok(())
     }
 
     async fn look(&self) -> Found {

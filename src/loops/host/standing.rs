@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::keep::MARKER_BEATS;
 use super::{Host, boot};
-use crate::docker::ContainerState;
+use crate::docker::{ContainerState, Marker};
 use crate::election::{Agency, LEASE_TTL};
 use crate::fleet::id::{BootId, HostId, ReplicaId, Term};
 use crate::telemetry::chain;
@@ -21,6 +22,10 @@ const FIRST_LOOK: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = LEASE_TTL;
 /// So many looks in a row without the agent's marker make a clash.
 const LOOKS: u8 = 3;
+
+/// A marker that has not beaten for so long is a copy. Three beats may be lost to a slow
+/// daemon.
+const MARKER_STALE: Duration = MARKER_BEATS.saturating_mul(4);
 
 /// How this replica stands to its Docker host.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -125,9 +130,10 @@ enum Look {
 
 async fn until_clash(host: &Host, id: HostId) -> Clash {
     let mut missing: Option<Missing> = None;
+    let mut last: Option<(Marker, Instant)> = None;
     tokio::time::sleep(FIRST_LOOK).await;
     loop {
-        match look(host, id).await {
+        match look(host, id, &mut last).await {
             Look::Here => missing = None,
             Look::Unclear => (),
             Look::Missing { boot, seq, kept_by, replica } => {
@@ -146,7 +152,7 @@ async fn until_clash(host: &Host, id: HostId) -> Clash {
     }
 }
 
-async fn look(host: &Host, id: HostId) -> Look {
+async fn look(host: &Host, id: HostId, last: &mut Option<(Marker, Instant)>) -> Look {
     let snapshot = match host.store.snapshot().await {
         Ok(snapshot) => snapshot,
         Err(error) => {
@@ -165,7 +171,7 @@ async fn look(host: &Host, id: HostId) -> Look {
     let marker = host.docker.marker(&host.cluster, id).await;
     let containers = host.docker.containers(&host.cluster).await;
     match (marker, containers) {
-        (Ok(Some(marker)), _) if marker.boot == record.boot => Look::Here,
+        (Ok(Some(marker)), _) if marker.boot == record.boot && beats(marker, last) => Look::Here,
         (Ok(_), Ok(containers)) => {
             let lives = |state| matches!(state, ContainerState::Running | ContainerState::Other);
             if containers.iter().any(|c| c.labels.host == id && lives(c.state)) {
@@ -181,6 +187,17 @@ async fn look(host: &Host, id: HostId) -> Look {
         (Err(error), _) | (_, Err(error)) => {
             warn!(error = %chain(&error), "could not look for the agent of this docker host");
             Look::Unclear
+        }
+    }
+}
+
+/// Whether the marker has changed within the time of some beats, as far as has been seen.
+fn beats(marker: Marker, last: &mut Option<(Marker, Instant)>) -> bool {
+    match last {
+        Some((before, at)) if *before == marker => marker.beat == 0 || at.elapsed() < MARKER_STALE,
+        _ => {
+            *last = Some((marker, Instant::now()));
+            true
         }
     }
 }

@@ -51,7 +51,7 @@ impl Address {
 
     fn server(url: &Url) -> Option<Self> {
         let host = match url.host()? {
-            url::Host::Domain(name) if name.is_empty() => return None,
+            url::Host::Domain("") => return None,
             url::Host::Domain(name) => name.to_owned(),
             url::Host::Ipv4(address) => address.to_string(),
             url::Host::Ipv6(address) => address.to_string(),

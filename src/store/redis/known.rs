@@ -103,6 +103,17 @@ impl Known {
         self.dialled = dialled;
     }
 
+    /// Whether the next reading is of everything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.since.is_none()
+    }
+
+    /// Everything was read when so many connections had been made: all that is known from
+    /// now on is of the server's life they lead to.
+    pub(super) fn read_over(&mut self, dialled: u64) {
+        self.dialled = dialled;
+    }
+
     pub(super) fn forget(&mut self) {
         let operator = self.operator.take();
         *self = Self { dialled: self.dialled, operator, ..Self::default() };

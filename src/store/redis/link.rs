@@ -17,6 +17,8 @@ use crate::store::StoreError;
 
 /// What a request may take in all, a second attempt included.
 const WITHIN: Duration = Duration::from_secs(1);
+/// At the fleet's largest everything is some megabytes.
+const ALL_WITHIN: Duration = Duration::from_secs(2);
 /// Less for a lease: of the four seconds in which it must be renewed, eight attempts fit.
 const LEASE_WITHIN: Duration = Duration::from_millis(500);
 /// More would help nobody: the server works on one request at a time.
@@ -56,6 +58,8 @@ impl std::fmt::Debug for Own {
 pub(super) enum Way {
     /// Any; the request only reads.
     Read,
+    /// Any; everything is read.
+    ReadAll,
     /// Any; the request writes.
     Write,
     /// The leases' own.
@@ -66,6 +70,7 @@ impl Way {
     fn within(self) -> Duration {
         match self {
             Self::Read | Self::Write => WITHIN,
+            Self::ReadAll => ALL_WITHIN,
             Self::Lease => LEASE_WITHIN,
         }
     }
@@ -97,7 +102,7 @@ enum Trouble {
 
 impl Link {
     pub(super) fn new(dialer: Arc<Dialer>, health: Health) -> Result<Self, StoreError> {
-        let manager = Manager { dialer: dialer.clone(), answer_within: WITHIN };
+        let manager = Manager { dialer: dialer.clone(), answer_within: ALL_WITHIN };
         let timeouts = Timeouts {
             wait: Some(WITHIN),
             create: Some(CONNECT_WITHIN * 2),
@@ -138,7 +143,7 @@ impl Link {
             }
             Err(trouble) => {
                 let error = told(action, way, trouble);
-                self.health.failed(&error, way != Way::Read);
+                self.health.failed(&error, matches!(way, Way::Write | Way::Lease));
                 Err(error)
             }
         }
@@ -152,7 +157,7 @@ impl Link {
     ) -> Result<Value, Trouble> {
         match way {
             Way::Lease => self.attempt_own(question, deadline).await,
-            Way::Read | Way::Write => self.attempt_pooled(question, deadline).await,
+            Way::Read | Way::ReadAll | Way::Write => self.attempt_pooled(question, deadline).await,
         }
     }
 
@@ -236,6 +241,10 @@ fn is_doubtful(error: &RedisError) -> bool {
 fn code(error: &RedisError) -> Option<&str> {
     let code = error.code()?;
     let detail = error.detail().unwrap_or_default();
+    // What a long request gets from a server that waits for a password.
+    if detail.contains("unauthenticated") {
+        return Some("NOAUTH");
+    }
     if code != "ERR" || !detail.contains("unning script") {
         return Some(code);
     }
@@ -302,6 +311,7 @@ mod tests {
                 "READONLY",
             ),
             ("-WRONGTYPE Operation against a key\r\n", "WRONGTYPE"),
+            ("-ERR Protocol error: unauthenticated multibulk length\r\n", "NOAUTH"),
         ] {
             assert_eq!(code(&error_of(reply)), Some(expected), "{reply}");
         }

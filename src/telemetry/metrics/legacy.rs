@@ -27,7 +27,7 @@ pub(super) const GONE: [RunnerEnd; 4] =
 
 /// One of the names.
 pub(super) struct Name {
-    name: &'static str,
+    series: &'static str,
     labels: &'static str,
     kind: &'static str,
 }
@@ -35,8 +35,8 @@ pub(super) struct Name {
 /// A name with its value.
 pub(super) type Row = (&'static Name, f64);
 
-const fn name(name: &'static str, labels: &'static str, kind: &'static str) -> Name {
-    Name { name, labels, kind }
+const fn name(series: &'static str, labels: &'static str, kind: &'static str) -> Name {
+    Name { series, labels, kind }
 }
 
 pub(super) static RUNNERS_ACTIVE: Name = name("github_actions_runners_active", "", "gauge");
@@ -61,12 +61,12 @@ impl Name {
 
 /// Writes the rows, each with its head.
 pub(super) fn write(text: &mut String, rows: &[Row]) {
-    for (Name { name, labels, kind }, value) in rows {
+    for (Name { series, labels, kind }, value) in rows {
         // Writing to a `String` cannot fail.
         let _ = writeln!(
             text,
-            "# HELP {name} Kept for dashboards of the Python original.\n# TYPE {name} {kind}\n\
-             {name}{labels} {value}"
+            "# HELP {series} Kept for dashboards of the Python original.\n# TYPE {series} {kind}\n\
+             {series}{labels} {value}"
         );
     }
 }

@@ -109,7 +109,7 @@ async fn who_stops_is_forgotten_at_once_and_who_is_killed_after_fifteen_seconds(
     let mut killed = announced(Peers::default());
     killed.settle().await;
     killed.tasks.abort_all();
-    tokio::time::sleep(ANNOUNCE_TTL - Duration::from_millis(100)).await;
+    tokio::time::sleep(ANNOUNCE_TTL.mul_f64(0.99)).await;
     assert!(killed.record().await.is_some());
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(killed.record().await, None);

@@ -11,10 +11,14 @@ fn document() -> Value {
     serde_json::from_str(&openapi_json()).unwrap()
 }
 
-/// `runner-orchestrator openapi > deploy/openapi.json` after a change.
+/// `UPDATE_REFERENCE=1 cargo test` writes the file instead of comparing it; so does
+/// `runner-orchestrator openapi > deploy/openapi.json`.
 #[test]
 fn the_copy_that_is_checked_in_is_current() {
     let copy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/openapi.json");
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        std::fs::write(&copy, openapi_json()).unwrap();
+    }
     let copy = std::fs::read_to_string(copy).unwrap();
     assert!(copy == openapi_json(), "run: runner-orchestrator openapi > deploy/openapi.json");
 }
@@ -38,6 +42,7 @@ fn every_route_of_the_mission_is_described() {
         ("get", "/api/v1/runners/{id}/logs"),
         ("get", "/api/v1/pools"),
         ("get", "/api/v1/hosts"),
+        ("get", "/api/v1/replicas"),
         ("get", "/api/v1/jobs"),
         ("get", "/api/v1/jobs/{id}/why"),
         ("get", "/api/v1/decisions"),
@@ -86,6 +91,7 @@ async fn the_served_document_is_the_same() {
 async fn answers_fit_their_schemas() {
     let mut world = led().await;
     let now = world.now();
+    world.announce();
     world.runner(1, super::world::listening(now)).await;
     world.queue(&[(7, &["self-hosted"])]);
     world.settled(|p| p.view.ledger.demand.jobs().count() == 1).await;
@@ -98,6 +104,7 @@ async fn answers_fit_their_schemas() {
         ("get", "/api/v1/runners", "/api/v1/runners"),
         ("get", "/api/v1/pools", "/api/v1/pools"),
         ("get", "/api/v1/hosts", "/api/v1/hosts"),
+        ("get", "/api/v1/replicas", "/api/v1/replicas"),
         ("get", "/api/v1/jobs", "/api/v1/jobs"),
         ("get", "/api/v1/jobs/7/why", "/api/v1/jobs/{id}/why"),
         ("get", "/api/v1/decisions", "/api/v1/decisions"),

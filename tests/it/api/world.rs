@@ -61,7 +61,6 @@ pub(super) struct World {
     pub(super) ready: watch::Sender<Readiness>,
     pub(super) seen: watch::Receiver<Arc<Published>>,
     pub(super) answers: Arc<Mutex<Vec<(String, String, u16)>>>,
-    pub(super) metrics: Arc<Metrics>,
     pub(super) replica: ReplicaId,
     pub(super) host: HostId,
     pub(super) address: String,
@@ -124,9 +123,7 @@ pub(super) async fn unserved_pair(first: &Setup, second: &Setup) -> (World, Worl
             published.view.hosts.len() == 2 && !published.plan.pools.is_empty()
         };
         world.settled(both).await;
-        world
-            .until("/api/v1/replicas", |body| body["replicas"].as_array().unwrap().len() == 2)
-            .await;
+        world.company(2).await;
     }
     (first, second)
 }
@@ -168,25 +165,9 @@ impl World {
         let ledger = Arc::new(Mutex::new(first_ledger()));
         let (leadership, leads) = watch::channel(None);
         let (observed, observed_seen) = watch::channel(0);
-        let lead = Lead {
-            store: store.clone(),
-            github: github.clone(),
-            clock: clock.clone(),
-            cluster: ClusterMark::derive(MARK),
-            pools: pools.clone(),
-            policy: Policy::default(),
-            ledger: ledger.clone(),
-            leadership: leads,
-            published,
-            observed: observed_seen,
-            reread: watch::Sender::new(0),
-            metrics: metrics.clone(),
-            tracker: TaskTracker::new(),
-            cleaning: Arc::new(Semaphore::new(1)),
-            vitals: Vitals::default(),
-            listeners: Listeners::default(),
-        };
-        let replica = ReplicaId(Uuid::now_v7());
+        let inputs = (leads, observed_seen, published);
+        let lead = lead_loop(&edges, pools.clone(), ledger.clone(), inputs);
+        let (replica, mut tasks) = (ReplicaId(Uuid::now_v7()), JoinSet::new());
         let handle = Handle {
             replica,
             published: seen.clone(),
@@ -199,10 +180,9 @@ impl World {
             listeners: lead.listeners.clone(),
             clock_difference_ms: watch::Sender::new(None).subscribe(),
         };
-        let mut tasks = JoinSet::new();
         let agency = agent_of_the_host(&mut tasks, store.clone(), replica, host);
         let answers = Arc::new(Mutex::new(Vec::new()));
-        let state = api(handle, setup, clock.now(), answers.clone(), metrics.clone());
+        let state = api(handle, setup, clock.now(), answers.clone(), metrics);
         Self {
             app: router(state.clone()),
             state,
@@ -216,7 +196,6 @@ impl World {
             ledger,
             replica,
             record: Mutex::new(record(replica, host, clock.now())),
-            metrics,
             host,
             address,
             announced: CancellationToken::new(),
@@ -267,6 +246,13 @@ impl World {
     /// Stops everything, as a killed process does.
     pub(super) fn dies(&mut self) {
         self.tasks.abort_all();
+    }
+
+    /// Waits until so many replicas have announced themselves.
+    async fn company(&self, replicas: usize) {
+        while self.store.snapshot().await.unwrap().replicas.len() != replicas {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Asks until the answer is as wanted.
@@ -475,6 +461,38 @@ fn record(replica: ReplicaId, host: HostId, at: Timestamp) -> HostRecord {
 pub(super) fn agent_of(host: HostId) -> Standing {
     let part = Part::Agent { boot: BootId(Uuid::from_u128(7)), term: Term(1) };
     Standing { host: Some(host), part, clash: None }
+}
+
+type Inputs = (
+    watch::Receiver<Option<election::Leadership>>,
+    watch::Receiver<u64>,
+    watch::Sender<Arc<Published>>,
+);
+
+fn lead_loop(
+    edges: &Edges,
+    pools: BTreeMap<PoolName, Pool>,
+    ledger: Arc<Mutex<Ledger>>,
+    (leadership, observed, published): Inputs,
+) -> Lead {
+    Lead {
+        store: edges.store.clone(),
+        github: edges.github.clone(),
+        clock: edges.clock.clone(),
+        cluster: ClusterMark::derive(MARK),
+        pools,
+        policy: Policy::default(),
+        ledger,
+        leadership,
+        published,
+        observed,
+        reread: watch::Sender::new(0),
+        metrics: edges.metrics.clone(),
+        tracker: TaskTracker::new(),
+        cleaning: Arc::new(Semaphore::new(1)),
+        vitals: Vitals::default(),
+        listeners: Listeners::default(),
+    }
 }
 
 /// Whoever reports for the host must be its agent.

@@ -77,6 +77,14 @@ fn a_running_orchestrator_is_shown_and_scaled() {
 
     assert!(ask(&url, &["pools"]).contains("default"));
     assert_eq!(json(&url, &["hosts"])["hosts"].as_array().unwrap().len(), 1);
+    let replicas = json(&url, &["replicas"]);
+    assert_eq!(replicas["replicas"][0]["leader"], true, "{replicas}");
+    assert_eq!(replicas["replicas"][0]["standing"], "agent", "{replicas}");
+    let table = ask(&url, &["replicas"]);
+    assert!(table.contains("LEADS") && table.contains("agent"), "{table}");
+    let agent = replicas["replicas"][0]["name"].as_str().unwrap();
+    assert!(ask(&url, &["hosts"]).contains(agent) && text.contains(agent), "{text}");
+    assert!(text.contains("this replica"), "{text}");
     let events = ask(&url, &["events", "--pool", "default"]);
     assert!(events.contains("assign") && events.contains("orchestrated-"), "{events}");
 }

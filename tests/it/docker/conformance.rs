@@ -266,7 +266,7 @@ pub(crate) async fn one_identity_wins(subject: &Subject) {
     let late = docker.claim_identity(&subject.mark, HostId(Uuid::new_v4())).await.unwrap();
     assert_eq!(late, won[0]);
 
-    let marker = Marker { host: won[0], boot: BootId(Uuid::new_v4()), term: Term(1) };
+    let marker = Marker { host: won[0], boot: BootId(Uuid::new_v4()), term: Term(1), beat: 1 };
     docker.write_marker(&subject.mark, &marker).await.unwrap();
     docker.sweep(&subject.mark, &[]).await.unwrap();
     let still = docker.claim_identity(&subject.mark, HostId(Uuid::new_v4())).await.unwrap();
@@ -284,8 +284,9 @@ pub(crate) async fn the_newest_marker_stands_until_its_boot_takes_it_away(subjec
     assert_eq!(docker.marker(&subject.mark, host).await.unwrap(), None);
     let boots: Vec<BootId> = (0..2).map(|_| BootId(Uuid::now_v7())).collect();
     // The second agent's term is lower: its store had lost what it knew.
-    for (boot, term) in [(boots[0], 7), (boots[0], 7), (boots[0], 8), (boots[1], 2)] {
-        let marker = Marker { host, boot, term: Term(term) };
+    let markers = [(0, 7, 1), (0, 7, 1), (0, 7, 2), (0, 8, 2), (1, 2, 1)];
+    for (boot, term, beat) in markers {
+        let marker = Marker { host, boot: boots[boot], term: Term(term), beat };
         docker.write_marker(&subject.mark, &marker).await.unwrap();
         assert_eq!(docker.marker(&subject.mark, host).await.unwrap(), Some(marker));
     }

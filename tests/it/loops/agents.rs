@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use runner_orchestrator::docker::Docker;
 use runner_orchestrator::fleet::id::{HostId, PoolName};
-use runner_orchestrator::loops::host::standing::Part;
+use runner_orchestrator::fleet::intent::Wish;
+use runner_orchestrator::loops::host::standing::{Part, Standing};
+use runner_orchestrator::sim::github::Fault;
 use runner_orchestrator::sim::listener::ListenerFaults;
+use runner_orchestrator::store::Store;
 use uuid::Uuid;
 
 use super::replicas::Cluster;
 use super::world::World;
 
+const MINT: &str = "POST /repos/{owner}/{repo}/actions/runners/generate-jitconfig";
 const SECOND: Duration = Duration::from_secs(1);
 /// What is left of a lease, and what the next agent waits for its predecessor's calls.
 const AFTER_A_CRASH: Duration = Duration::from_secs(20);
@@ -33,6 +37,13 @@ async fn of_three_replicas_on_one_daemon_one_is_the_agent_and_the_others_say_who
     cluster.until_all_done(SECOND * 300).await;
     assert_eq!(cluster.agents(), [agent]);
     let (id, replica) = (cluster.standing(agent).host, cluster.handle(agent).replica);
+    let snapshot = cluster.store.snapshot().await.unwrap();
+    assert_eq!(snapshot.hosts.len(), 1, "one daemon, one host");
+    let record = &snapshot.hosts[&id.unwrap()];
+    assert_eq!((record.replica, record.docker_version.as_deref()), (replica, Some("model")));
+    assert_eq!((record.capacity.cpus, record.capacity.memory_bytes), (Some(8), Some(32 << 30)));
+    assert_eq!(record.capacity.disk_free_bytes, Some(100 << 30));
+    assert_eq!(record.capacity.architecture.as_deref(), Some(std::env::consts::ARCH));
     for other in cluster.all().into_iter().filter(|other| *other != agent) {
         let standing = cluster.standing(other);
         assert_eq!(standing.part, Part::StandingBy { agent: Some(replica) });
@@ -123,6 +134,42 @@ async fn while_the_store_is_away_the_agent_cares_for_what_runs_and_begins_nothin
     cluster.end().await;
 }
 
+/// A retirement ordered while the store was there is not begun while it is away.
+#[tokio::test(start_paused = true)]
+async fn a_retirement_ordered_before_the_store_went_away_waits_for_it() {
+    let mut cluster = Cluster::new();
+    let docker = cluster.docker();
+    cluster.pool.min_runners = 1;
+    cluster.start(&docker);
+    cluster.until(SECOND * 30, "one idle", |c| c.state().runners.len() == 1).await;
+    tokio::time::sleep(SECOND * 3).await;
+    let refused = Fault { route: "DELETE *".to_owned(), status: Some(502), ..Fault::default() };
+    cluster.sim.add_fault(refused).unwrap();
+    let runner = docker.containers(&World::mark()).await.unwrap()[0].labels.runner;
+    cluster.wish(Wish::Delete { runner, force: false }).await;
+    tokio::time::sleep(SECOND * 7).await;
+    for replica in cluster.all() {
+        cluster.cut(replica, true);
+    }
+    tokio::time::sleep(SECOND * 6).await;
+    cluster.sim.clear_faults();
+    let registered = cluster.state().runners.len();
+    tokio::time::sleep(SECOND * 60).await;
+    let there = docker.containers(&World::mark()).await.unwrap();
+    assert!(there.iter().any(|seen| seen.labels.runner == runner), "retired without the store");
+    assert_eq!(cluster.state().runners.len(), registered, "its registration is gone");
+    for replica in cluster.all() {
+        cluster.cut(replica, false);
+    }
+    let mut rounds = 0;
+    while docker.containers(&World::mark()).await.unwrap().iter().any(|c| c.labels.runner == runner)
+    {
+        rounds += 1;
+        assert!(rounds < 60, "not retired when the store is back");
+        tokio::time::sleep(SECOND).await;
+    }
+}
+
 /// Only the agent loses the store: the other takes over, and the first touches nothing
 /// from the instant on at which the marker on the daemon is not its own.
 #[tokio::test(start_paused = true)]
@@ -133,8 +180,11 @@ async fn an_agent_cut_off_from_the_store_gives_way_to_the_newer_marker() {
     cluster.start(&docker);
     for round in 0..4_u64 {
         let (agent, _) = cluster.until_one_agent(AFTER_A_CRASH).await;
+        // Starts under way that meet their next step after they were superseded.
+        let slow = Fault { route: MINT.to_owned(), latency_ms: Some(14_000), ..Fault::default() };
+        cluster.sim.add_fault(slow).unwrap();
         cluster.jobs(&lengths(12));
-        tokio::time::sleep(Duration::from_millis(40 + 217 * round)).await;
+        tokio::time::sleep(SECOND * 5 + Duration::from_millis(40 + 217 * round)).await;
         cluster.cut(agent, true);
         let taken_over = |cluster: &Cluster| {
             cluster.all().iter().any(|r| cluster.standing(*r).part == Part::TakingOver)
@@ -148,6 +198,7 @@ async fn an_agent_cut_off_from_the_store_gives_way_to_the_newer_marker() {
         assert_ne!(next, agent);
         tokio::time::sleep(SECOND * 20).await;
         assert_eq!(cluster.changes(agent), before, "it changed what is another's");
+        cluster.sim.clear_faults();
         cluster.cut(agent, false);
         let whose = Part::StandingBy { agent: Some(cluster.handle(next).replica) };
         cluster.until(SECOND * 10, "standing by", |c| c.standing(agent).part == whose).await;
@@ -176,6 +227,25 @@ async fn an_emptied_store_changes_no_agent() {
     cluster.end().await;
 }
 
+/// Whoever asks first has the lease then; the other gives way, and no job is lost by it.
+#[tokio::test(start_paused = true)]
+async fn a_store_emptied_again_and_again_leaves_one_agent_and_loses_no_job() {
+    let mut cluster = Cluster::new();
+    let docker = cluster.docker();
+    cluster.start(&docker);
+    cluster.start(&docker);
+    for round in 0..6_u64 {
+        cluster.until_one_agent(AFTER_A_CRASH).await;
+        cluster.jobs(&lengths(6));
+        tokio::time::sleep(SECOND * 4 + Duration::from_millis(377 * round)).await;
+        cluster.store.flush();
+        tokio::time::sleep(SECOND * 3).await;
+    }
+    cluster.until_all_done(SECOND * 600).await;
+    cluster.until_one_agent(AFTER_A_CRASH).await;
+    cluster.end().await;
+}
+
 /// A machine was cloned with its volumes: both daemons claim to be the same host.
 #[tokio::test(start_paused = true)]
 async fn a_copied_identity_is_noticed_reported_and_replaced() {
@@ -201,6 +271,25 @@ async fn a_copied_identity_is_noticed_reported_and_replaced() {
     cluster.jobs(&lengths(10));
     cluster.until_all_done(SECOND * 300).await;
     assert!(cluster.changes(second) > 0, "the renamed host serves nothing");
+    cluster.end().await;
+}
+
+/// Regression: a machine cloned while its agent ran carries that agent's marker, too. It
+/// does not beat there.
+#[tokio::test(start_paused = true)]
+async fn a_marker_that_was_copied_with_the_identity_deceives_nobody() {
+    let mut cluster = Cluster::new();
+    let dockers = [cluster.docker(), cluster.docker()];
+    let first = cluster.start(&dockers[0]);
+    cluster.until_one_agent(SECOND * 2).await;
+    let (mark, host) = (World::mark(), cluster.standing(first).host.unwrap());
+    let marker = dockers[0].marker(&mark, host).await.unwrap().unwrap();
+    dockers[1].claim_identity(&mark, host).await.unwrap();
+    dockers[1].write_marker(&mark, &marker).await.unwrap();
+    let second = cluster.start(&dockers[1]);
+    cluster.until(SECOND * 180, "both serve", |c| c.agents().len() == 2).await;
+    assert_eq!(cluster.standing(first).host, Some(host));
+    assert_eq!(cluster.standing(second).clash.unwrap().kept_by, "machine-0");
     cluster.end().await;
 }
 
@@ -240,7 +329,7 @@ async fn a_lone_replica_waits_for_no_predecessor() {
     world.start();
     for _ in 0..3 {
         let mut standing = world.handle().standing.clone();
-        let serves = standing.wait_for(|standing| standing.is_agent());
+        let serves = standing.wait_for(Standing::is_agent);
         tokio::time::timeout(SECOND, serves).await.expect("not the agent within a second").unwrap();
         world.kill();
         world.start();

@@ -9,21 +9,26 @@ use std::time::Duration;
 use runner_orchestrator::app::{App, Edges, Handle, LoopDied, Settings};
 use runner_orchestrator::clock::SystemClock;
 use runner_orchestrator::docker::{ContainerState, Docker, MeasuredDocker};
+use runner_orchestrator::fleet::id::IntentId;
+use runner_orchestrator::fleet::intent::{Intent, Wish};
 use runner_orchestrator::fleet::policy::Policy;
 use runner_orchestrator::fleet::pool::Pool;
 use runner_orchestrator::github::{Credentials, GitHubSettings, RestGitHub};
+use runner_orchestrator::loops::announce::Peers;
 use runner_orchestrator::loops::host::Shutdown;
 use runner_orchestrator::loops::host::standing::Standing;
 use runner_orchestrator::sim::docker::{ModelDocker, ModelSettings};
 use runner_orchestrator::sim::github::{JobStatus, NewJobs, SimGitHub, SimOptions, StateReport};
 use runner_orchestrator::sim::listener::{ListenerFaults, Transport};
 use runner_orchestrator::sim::program::ListenerProgram;
+use runner_orchestrator::store::Store;
 use runner_orchestrator::store::memory::MemoryStore;
 use runner_orchestrator::telemetry::metrics::Metrics;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use super::link::Link;
 use super::world::{CLUSTER, IMAGE, REPO, World, pool};
@@ -126,6 +131,7 @@ impl Cluster {
                 host_max_runners: 100,
                 shutdown: Shutdown { drain: false, timeout: Duration::from_secs(60) },
                 policy: Policy::default(),
+                peers: Peers::default(),
             },
         );
         let (handle, stop) = (app.handle(), CancellationToken::new());
@@ -180,6 +186,12 @@ impl Cluster {
         let count = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
         let counted: f64 = text.lines().filter(of_change).map(count).sum();
         format!("{counted:.0}").parse().unwrap()
+    }
+
+    /// An operator asks for something, at any replica.
+    pub(super) async fn wish(&self, wish: Wish) {
+        let at = self.store.now().await.unwrap();
+        self.store.record(Intent { id: IntentId(Uuid::new_v4()), at, wish }).await.unwrap();
     }
 
     pub(super) fn jobs(&self, durations: &[f64]) {

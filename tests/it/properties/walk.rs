@@ -38,7 +38,7 @@ pub(crate) fn fleet() -> World {
 
 /// Calm things first: those up to here are no faults.
 pub(crate) const CALM: u8 = 16;
-pub(crate) const ALL: u8 = 40;
+pub(crate) const ALL: u8 = 46;
 
 pub(crate) fn line_of(world: &World, (kind, who, _): Event) -> String {
     let ids: Vec<RunnerId> = everybody(world).into_iter().collect();
@@ -82,6 +82,12 @@ pub(crate) fn line_of(world: &World, (kind, who, _): Event) -> String {
         36 => format!("operator {} {pool}", if who % 2 == 0 { "pauses" } else { "resumes" }),
         37 => format!("host h{host} docker {}", if who % 2 == 0 { "down" } else { "up" }),
         38 => "leader changes".to_owned(),
+        39 => "leader regains".to_owned(),
+        40 => "store emptied".to_owned(),
+        41 => "store saved".to_owned(),
+        42 => "store rolls back".to_owned(),
+        43 => "store away".to_owned(),
+        44 => "store back".to_owned(),
         _ => format!("host h{host} lists without {r}"),
     }
 }
@@ -107,6 +113,9 @@ pub(crate) fn play(world: &mut World, walk: &[Event]) -> Result<(), String> {
 /// Ends every fault and every wish, serves every job, and waits.
 pub(crate) fn calm_down(world: &mut World) -> Result<(), String> {
     let hosts = ["h1", "h2", "h3"];
+    if world.shared.away_since.is_some() {
+        happen(world, "store back")?;
+    }
     let mut lines: Vec<String> = ["queue acme/demo: empty", "list works", "operator unfreezes"]
         .into_iter()
         .chain(["github shows everything", "github answers truthfully", "operator resumes a"])

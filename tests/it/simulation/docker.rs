@@ -46,10 +46,7 @@ impl WatchedDocker {
     }
 
     /// A call that changes something: the daemon sees it through, whoever asked.
-    async fn change<T: Send + 'static>(
-        &self,
-        call: impl Future<Output = T> + Send + 'static,
-    ) -> T {
+    async fn change<T: Send + 'static>(&self, call: impl Future<Output = T> + Send + 'static) -> T {
         self.lag().await;
         self.tasks.spawn(call).await.unwrap()
     }

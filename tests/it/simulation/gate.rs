@@ -83,11 +83,7 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new() -> Self {
-        Self {
-            state: Signal::new(State::Open),
-            fatal: Mutex::default(),
-            feeds: Mutex::default(),
-        }
+        Self { state: Signal::new(State::Open), fatal: Mutex::default(), feeds: Mutex::default() }
     }
 
     /// Waits while the process is stopped; for ever once it is dead.

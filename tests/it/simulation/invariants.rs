@@ -91,7 +91,9 @@ impl Invariants {
             let occupied = living.len() + world.witness.creating_on(daemon) as usize;
             if occupied > world.layout.host_max as usize {
                 let most = world.layout.host_max;
-                world.witness.violated("5", format_args!("{occupied} on d{daemon}, at most {most}"));
+                world
+                    .witness
+                    .violated("5", format_args!("{occupied} on d{daemon}, at most {most}"));
             }
             let given_up = world.witness.silent_for(daemon) >= LOST_AFTER;
             for spec in living {
@@ -174,7 +176,9 @@ impl Invariants {
             let name = RunnerName(job.runner_name.clone().unwrap_or_default());
             let excused = self.cut_off.contains(&name);
             if job.attempts != 1 {
-                world.witness.violated("9/14", format_args!("a job ran {} times: {job:?}", job.attempts));
+                world
+                    .witness
+                    .violated("9/14", format_args!("a job ran {} times: {job:?}", job.attempts));
             } else if !excused && (job.lost || job.conclusion.as_deref() != Some("success")) {
                 world.witness.violated("7", format_args!("a job did not end well: {job:?}"));
             }
@@ -185,7 +189,9 @@ impl Invariants {
         for (index, daemon) in world.daemons.iter().enumerate() {
             let foreign = daemon.inventory().iter().filter(|(_, s, _)| s.cluster != mark()).count();
             if foreign != 1 {
-                world.witness.violated("8", format_args!("a foreign container of d{index} is gone"));
+                world
+                    .witness
+                    .violated("8", format_args!("a foreign container of d{index} is gone"));
             }
         }
         if state.limit_crossings.primary + state.limit_crossings.secondary > 0 {

@@ -338,13 +338,19 @@ fn docker_fault(random: &mut Random) -> (Operation, DockerFault) {
         &[Attach, Containers, Create, Create, Events, Network, Remove, Start, Start, State, Stop],
     );
     let refuse = DockerFault::Refuse { status: 500, message: "no".to_owned() };
-    let faults =
-        [refuse, DockerFault::Unreachable, DockerFault::DropAnswer, DockerFault::DropAnswer, DockerFault::Hang];
+    let faults = [
+        refuse,
+        DockerFault::Unreachable,
+        DockerFault::DropAnswer,
+        DockerFault::DropAnswer,
+        DockerFault::Hang,
+    ];
     (operation, one_of(random, &faults))
 }
 
 fn github_fault(random: &mut Random) -> GitHubFault {
-    let any = || GitHubFault { route: "*".to_owned(), probability: Some(0.4), ..Default::default() };
+    let any =
+        || GitHubFault { route: "*".to_owned(), probability: Some(0.4), ..Default::default() };
     let route = one_of(random, &[MINT, "DELETE *", "GET *"]).to_owned();
     match random.below(6) {
         0 => GitHubFault { status: Some(502), ..any() },

@@ -184,7 +184,9 @@ impl Run {
             Request::Undrain(daemon) => host(daemon).map(|host| Wish::Undrain { host }),
             Request::Freeze => Some(Wish::Freeze),
             Request::Unfreeze => Some(Wish::Unfreeze),
-            Request::Delete(n) => living().nth(n).map(|runner| Wish::Delete { runner, force: false }),
+            Request::Delete(n) => {
+                living().nth(n).map(|runner| Wish::Delete { runner, force: false })
+            }
         };
         if let Some(wish) = wish {
             self.world.witness.note(format_args!("operator: {wish:?}"));

@@ -139,9 +139,12 @@ impl Witness {
 
     pub(super) fn lease_taken(&self, who: usize, lease: LeaseKey, replica: ReplicaId, term: Term) {
         if lease == LeaseKey::Leader && self.state().top.is_some_and(|(top, _)| top < term) {
-            let running = self.github.state().jobs.iter().any(|job| {
-                job.started_at.is_some() && job.completed_at.is_none()
-            });
+            let running = self
+                .github
+                .state()
+                .jobs
+                .iter()
+                .any(|job| job.started_at.is_some() && job.completed_at.is_none());
             if running {
                 self.reached("another replica began to lead while jobs ran");
             }
@@ -205,7 +208,10 @@ impl Witness {
         {
             self.violated(
                 "1/2",
-                format_args!("a write in term {} by {} after one in term {term} by {replica}", ours.0, ours.1),
+                format_args!(
+                    "a write in term {} by {} after one in term {term} by {replica}",
+                    ours.0, ours.1
+                ),
             );
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use runner_orchestrator::fleet::budget::{Budget, BudgetShare};
 use runner_orchestrator::fleet::digest::Digest;
+use runner_orchestrator::fleet::host::Assignment;
 use runner_orchestrator::fleet::id::Term;
 use runner_orchestrator::fleet::intent::Operator;
 use runner_orchestrator::fleet::ledger::Ledger;
@@ -147,7 +148,7 @@ pub(super) async fn a_superseded_agent_reports_nothing(subject: &mut Subject) {
 pub(super) async fn a_commit_is_read_back_whole(subject: &mut Subject) {
     let leader = subject.leader(replica(1)).await;
     let (here, there) = (&subject.here, &subject.there);
-    assert_eq!(there.assignment(host(1)).await.unwrap(), Default::default());
+    assert_eq!(there.assignment(host(1)).await.unwrap(), Assignment::default());
     here.record(intent(1)).await.unwrap();
     let operator =
         Operator { revision: 1, frozen_since: Some(Timestamp(3)), ..Operator::default() };

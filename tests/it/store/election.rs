@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::world::{PATIENCE, first, replica, store_at};
+use super::world::{PATIENCE, first, replica, store_at, working};
 use crate::it::support::redis::{Data, Redis};
 
 /// One replica's standing in the election.
@@ -26,7 +26,8 @@ impl Candidate {
         let (told, seen) = watch::channel(None);
         let cancel = CancellationToken::new();
         let mut task = JoinSet::new();
-        task.spawn(election::lead(store.clone(), replica(n), told, cancel.clone()));
+        let vitals = working(&mut task);
+        task.spawn(election::lead(store.clone(), replica(n), told, vitals, cancel.clone()));
         Self { store, seen, cancel, task }
     }
 

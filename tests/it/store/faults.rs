@@ -134,6 +134,7 @@ async fn a_full_memory_is_named_and_the_lease_goes_on() {
     let server = Redis::start();
     let store = store_at(&server.url());
     let term = take(&store, replica(1)).await;
+    heals(&store).await;
     server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
     let refused = in_time(store.record(intent(1))).await;
     let text = refused.unwrap_err().to_string();

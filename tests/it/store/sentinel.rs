@@ -1,6 +1,8 @@
 //! Three Sentinels, a master and its replica: the master dies, and the fleet goes on with
 //! the other one.
 
+#![expect(clippy::print_stdout, reason = "figures, shown with --nocapture")]
+
 use std::time::Instant;
 
 use runner_orchestrator::fleet::id::Term;

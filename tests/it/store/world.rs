@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runner_orchestrator::clock::SystemClock;
-use runner_orchestrator::election::{self, Agency, Leadership};
-use runner_orchestrator::fleet::host::{Assignment, HostRecord, RECORD_VERSION};
+use runner_orchestrator::election::{self, Agency, Leadership, Vitals};
+use runner_orchestrator::fleet::host::{Assignment, Capacity, HostRecord, RECORD_VERSION};
 use runner_orchestrator::fleet::id::{BootId, HostId, IntentId, PoolName, ReplicaId, Term};
 use runner_orchestrator::fleet::intent::{Intent, Outcome, Wish};
 use runner_orchestrator::fleet::replica::ReplicaRecord;
@@ -85,6 +85,19 @@ impl Subject {
     }
 }
 
+/// The signs of a leader whose work goes on.
+pub(super) fn working(tasks: &mut JoinSet<()>) -> Vitals {
+    let vitals = Vitals::default();
+    let signs = vitals.clone();
+    tasks.spawn(async move {
+        loop {
+            signs.beat();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    });
+    vitals
+}
+
 /// A leader by the real election, whose task has then been ended without a word.
 pub(super) async fn leader(
     store: &Arc<dyn Store>,
@@ -92,7 +105,8 @@ pub(super) async fn leader(
     held: &mut JoinSet<()>,
 ) -> Leadership {
     let (told, mut seen) = watch::channel(None);
-    held.spawn(election::lead(store.clone(), replica, told, CancellationToken::new()));
+    let vitals = working(held);
+    held.spawn(election::lead(store.clone(), replica, told, vitals, CancellationToken::new()));
     let leadership = first(&mut seen).await;
     held.shutdown().await;
     ours(&store.renew(LeaseKey::Leader, replica, leadership.term(), LONG).await.unwrap());
@@ -163,6 +177,7 @@ pub(super) fn report_of(host: HostId, seq: u64) -> HostRecord {
         docker_up: true,
         stopping: false,
         max_runners: 4,
+        capacity: Capacity::default(),
         images: BTreeSet::new(),
         runners: BTreeMap::new(),
         refused: BTreeMap::new(),

@@ -53,7 +53,8 @@ impl Witness {
     pub(in super::super) fn acts(&self, replica: usize, daemon: usize, what: &str, on: &str) {
         let agent = self.state().agents.get(&daemon).copied();
         let resumed = self.state().resumed_at.get(&replica).copied();
-        let short: String = on.chars().rev().take(12).collect::<Vec<_>>().into_iter().rev().collect();
+        let short: String =
+            on.chars().rev().take(12).collect::<Vec<_>>().into_iter().rev().collect();
         self.note(format_args!("r{replica}: {what} {short} on d{daemon}"));
         if let Some((agent, since)) = agent
             && agent != replica
@@ -64,7 +65,10 @@ impl Witness {
                 // fencing tokens. The newest agent waits before it trusts a list.
                 return self.reached("a stopped agent woke up after another took over");
             }
-            self.violated("10", format_args!("r{replica}: {what} on d{daemon}, served by r{agent}"));
+            self.violated(
+                "10",
+                format_args!("r{replica}: {what} on d{daemon}, served by r{agent}"),
+            );
         }
     }
 
