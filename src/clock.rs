@@ -16,15 +16,6 @@ use crate::fleet::time::Timestamp;
 pub trait Clock: Send + Sync + std::fmt::Debug {
     fn now(&self) -> Timestamp;
 
-    /// What this machine's own wall clock shows, right or wrong.
-    fn wall(&self) -> Timestamp {
-        self.now()
-    }
-
-    /// The store's clock showed `time` at the instant `at`. A clock that is not shared
-    /// does not care.
-    fn heed(&self, _time: Timestamp, _at: Instant) {}
-
     /// An id nobody else makes, ordered by time from its head on.
     fn ordered_id(&self) -> Uuid {
         Uuid::now_v7()
@@ -34,6 +25,15 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     fn random_id(&self) -> Uuid {
         Uuid::new_v4()
     }
+
+    /// What this machine's own wall clock shows, right or wrong.
+    fn wall(&self) -> Timestamp {
+        self.now()
+    }
+
+    /// The store's clock showed `time` at the instant `at`. A clock that is not shared
+    /// does not care.
+    fn heed(&self, _time: Timestamp, _at: Instant) {}
 }
 
 /// The machine's clock, kept steady: read once, then advanced by tokio's monotonic

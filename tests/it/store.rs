@@ -1,5 +1,6 @@
 //! The store: what every implementation does, and what only a real Redis can be made to do.
 
+mod cluster;
 mod conformance;
 mod cost;
 mod election;

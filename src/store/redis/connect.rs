@@ -2,8 +2,8 @@
 //! library's own reconnecting is not relied on: it does not notice a connection on which
 //! nothing comes back.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, RecycleResult};
@@ -56,11 +56,14 @@ pub(super) struct Dialer {
     address: Address,
     tls: Tls,
     dialled: AtomicU64,
+    /// Which node of a Redis Cluster keeps our keys, as the one we were told of said. One
+    /// is enough: all keys of a cluster of ours lie together.
+    moved_to: Mutex<Option<(String, u16)>>,
 }
 
 impl Dialer {
     pub(super) fn new(address: Address, tls: Tls) -> Self {
-        Self { address, tls, dialled: AtomicU64::new(0) }
+        Self { address, tls, dialled: AtomicU64::new(0), moved_to: Mutex::new(None) }
     }
 
     /// How many connections were made so far. It moves after every restart of the server:
@@ -75,9 +78,25 @@ impl Dialer {
     ) -> RedisResult<MultiplexedConnection> {
         let config = limits(CONNECT_WITHIN, answer_within);
         let client = self.client().await?;
-        let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let made = client.get_multiplexed_async_connection_with_config(&config).await;
+        if made.is_err() {
+            self.follow(None);
+        }
+        let connection = made?;
         self.dialled.fetch_add(1, Ordering::SeqCst);
         Ok(connection)
+    }
+
+    /// Goes to another node from now on (`host:port`, or `:port` of the same host), or back
+    /// to the one that was configured.
+    pub(super) fn follow(&self, node: Option<&str>) {
+        let Place::Server { host: known, .. } = &self.address.place else { return };
+        let split = |node: &str| {
+            let (host, port) = node.rsplit_once(':')?;
+            let host = if host.is_empty() { known } else { host };
+            Some((host.to_owned(), port.parse().ok()?))
+        };
+        *self.moved_to.lock().unwrap_or_else(PoisonError::into_inner) = node.and_then(split);
     }
 
     /// The caller limits how long this may take: the library does not.
@@ -87,7 +106,11 @@ impl Dialer {
 
     async fn client(&self) -> RedisResult<Client> {
         match &self.address.place {
-            Place::Server { host, port } => self.client_of(host, *port, &self.settings()),
+            Place::Server { host, port } => {
+                let moved = self.moved_to.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let (host, port) = moved.unwrap_or_else(|| (host.clone(), *port));
+                self.client_of(&host, port, &self.settings())
+            }
             Place::Socket { path } => {
                 let info = ConnectionAddr::Unix(path.into()).into_connection_info()?;
                 Client::open(info.set_redis_settings(self.settings()))

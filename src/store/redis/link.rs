@@ -28,7 +28,8 @@ const RECYCLE_WITHIN: Duration = Duration::from_millis(400);
 
 /// Answers of a server that will take no write, or no request at all, on this connection.
 /// Another connection may lead to another server.
-const WRONG_SERVER: &[&str] = &["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS"];
+const WRONG_SERVER: &[&str] =
+    &["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MOVED"];
 /// Answers that mean: not now, or not you.
 const NOT_READY: &[&str] = &["LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOAUTH", "WRONGPASS"];
 
@@ -134,6 +135,9 @@ impl Link {
             && is_doubtful(error)
             && !error.is_timeout()
         {
+            if let Some((node, _)) = error.redirect_node() {
+                self.dialer.follow(Some(node));
+            }
             answer = self.attempt(way, &question, deadline).await;
         }
         match answer {

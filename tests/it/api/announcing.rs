@@ -80,7 +80,7 @@ async fn a_replica_announces_itself_at_once_and_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_of_the_standing_is_told_at_once_and_renewals_are_no_change() {
-    let mut it = announced(Peers::default());
+    let it = announced(Peers::default());
     it.settle().await;
     let host = HostId(Uuid::from_u128(9));
     it.standing.send_replace(Standing { host: Some(host), ..Standing::default() });

@@ -151,7 +151,8 @@ impl Script {
         let long = seed.is_multiple_of(10);
         let layout = Layout::drawn(&mut random);
         let length = Duration::from_secs(if long { 600 } else { 120 });
-        let mut script = Self { layout, faults: Vec::new(), deeds: BTreeMap::new(), length, bursts: Vec::new() };
+        let mut script =
+            Self { layout, faults: Vec::new(), deeds: BTreeMap::new(), length, bursts: Vec::new() };
         script.work(&mut random, long);
         let faults = if long { 5 + random.below(4) } else { 2 };
         for _ in 0..faults {

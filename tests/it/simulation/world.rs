@@ -300,6 +300,7 @@ impl World {
 
 fn settings_of(layout: &Layout, index: usize) -> Settings {
     Settings {
+        peers: Peers::default(),
         cluster_name: Some(CLUSTER.to_owned()),
         hostname: format!("host-{index}"),
         pools: layout.pools.iter().map(|pool| (pool.name.clone(), pool.clone())).collect(),

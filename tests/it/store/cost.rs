@@ -42,6 +42,7 @@ fn running(host: HostId, n: u128) -> RunnerRecord {
     let id = id_of(host, n);
     let since = Timestamp(1_795_000_000_000);
     RunnerRecord {
+        scope: None,
         id,
         name: name_of(host, id),
         pool: PoolName::from("default"),
