@@ -308,7 +308,6 @@ fn settings_of(layout: &Layout, index: usize) -> Settings {
         host_max_runners: layout.host_max,
         shutdown: Shutdown { drain: layout.drains, timeout: Duration::from_secs(30) },
         policy: policy(),
-        peers: Peers::default(),
     }
 }
 
