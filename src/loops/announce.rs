@@ -82,7 +82,8 @@ impl Announce {
     }
 
     async fn tell(&self, record: &mut ReplicaRecord, ttl: Duration) {
-        record.clock = self.clock.now();
+        // The machine's own, not the store's: it is there to be compared with that.
+        record.clock = self.clock.wall();
         match self.store.announce(record.clone(), ttl).await {
             Ok(()) => debug!(replica.id = %record.replica, agent = record.agent, "announced"),
             Err(error) => warn!(error = %error, "could not announce this replica"),
@@ -100,7 +101,7 @@ impl Announce {
             host: None,
             agent: false,
             started_at: now,
-            clock: now,
+            clock: self.clock.wall(),
             // The store stamps it.
             at: Timestamp::default(),
             secret_fingerprint: self.peers.secret.as_ref().and_then(secret_fingerprint),
