@@ -98,13 +98,12 @@ impl Link {
         let mut ms = |most: usize| Duration::from_millis(random.below(most) as u64);
         let (before, after) = (ms(3), ms(2));
         let lot = match trouble {
-            None => Lot::Carried,
             Some(Trouble::Unreachable) => Lot::Unreachable,
             Some(Trouble::BlackHole) => Lot::RequestLost,
             Some(Trouble::OneWay) => Lot::AnswerLost,
             Some(Trouble::Slow) => return (ms(450), Lot::Carried, ms(450)),
             Some(Trouble::ReadOnly) if writes => Lot::Refused,
-            Some(Trouble::ReadOnly) => Lot::Carried,
+            None | Some(Trouble::ReadOnly) => Lot::Carried,
             Some(Trouble::Flaky) => match random.below(10) {
                 0 => Lot::RequestLost,
                 1 | 2 => Lot::AnswerLost,
