@@ -188,10 +188,22 @@ impl Start {
             // Somebody removed the network since it was made.
             created = self.try_create(&spec, true).await;
         }
+        if created.as_ref().is_err_and(DockerError::is_transient) {
+            self.discard_unheard().await;
+        }
         created.map_err(|error| {
             warn!(error = %chain(&error), "could not create the container");
             StartEnd::Failed(Failure::Create { message: chain(&error) })
         })
+    }
+
+    /// A creation whose answer was lost may have left a container. It takes up room until
+    /// it is gone, and this runner's place must not be given to another before.
+    async fn discard_unheard(&self) {
+        let Ok(there) = self.host.docker.containers(&self.host.cluster).await else { return };
+        for left in there.iter().filter(|left| left.labels.runner == self.order.runner) {
+            remove::container(&self.host, &left.id).await;
+        }
     }
 
     async fn try_create(

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::world::{CANARY, STRANGER, World, mark};
 
-/// A lease, a second and a half, a turn of the new leader by which it is seen, and a step.
-const LEADER_WITHIN: Duration = Duration::from_millis(5_000 + 1_500 + 1_200 + 300);
+/// A lease (5 s), 1.5 s, a turn of the new leader by which it is seen, and some steps.
+const LEADER_WITHIN: Duration = Duration::from_secs(8);
 /// A leader of an emptied store learns of it by its next renewal.
 const AFTER_FLUSH: Duration = Duration::from_secs(4);
 /// From here on the rule calls a host lost, and places its runners elsewhere.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use runner_orchestrator::sim::docker::{Fault as DockerFault, Operation};
+
 use super::plan::{Deed, Fault, Layout, Script, Who};
 use super::seeds::{outcome, told};
 use super::store::Trouble;
@@ -40,5 +42,20 @@ fn terms_grow_although_the_store_has_forgotten_them() {
     script.break_something(30_000, 0, Fault::Flush);
     script.break_something(31_000, 5_000, Fault::Kill(Who::Leader));
     script.at(32_000, Deed::Jobs(0, vec![5.0; 6]));
+    holds(script);
+}
+
+/// Regression: containers whose creation was carried out and not answered stayed until the
+/// next list, and others were created in their place: more than the host's maximum.
+#[test]
+fn a_creation_without_an_answer_takes_no_room_from_the_next() {
+    let mut layout = Layout::plain();
+    layout.host_max = 2;
+    let mut script = Script::quiet(layout, Duration::from_secs(60));
+    let fault = |daemon| Fault::Docker(daemon, Operation::Create, DockerFault::DropAnswer);
+    for daemon in 0..3 {
+        script.break_something(1_500, 20_000, fault(daemon));
+    }
+    script.at(2_000, Deed::Jobs(0, vec![5.0; 12]));
     holds(script);
 }

@@ -10,7 +10,7 @@ use super::plan::{Fault, Script};
 use super::run::{Outcome, run};
 
 /// Seeds of the usual run.
-const SEEDS: u64 = 80;
+const SEEDS: u64 = 120;
 /// One of so many runs twice, and must leave the same trace.
 const TWICE: u64 = 20;
 /// What all seeds together must have met, besides every kind of fault.

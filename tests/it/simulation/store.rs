@@ -1,6 +1,7 @@
 //! One replica's way to the shared store, with everything that can go wrong on it.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -54,7 +55,10 @@ pub(super) struct Link {
 
 #[derive(Debug)]
 struct LinkState {
-    random: Random,
+    /// One sequence for each kind of call: tasks of a process that wake at one instant do
+    /// so in no fixed order, and must not take each other's numbers.
+    random: BTreeMap<&'static str, Random>,
+    seeds: Random,
     trouble: Option<Trouble>,
 }
 
@@ -70,8 +74,9 @@ enum Lot {
 }
 
 impl Link {
-    pub(super) fn new(random: Random, tasks: TaskTracker) -> Self {
-        Self { state: Mutex::new(LinkState { random, trouble: None }), tasks }
+    pub(super) fn new(seeds: Random, tasks: TaskTracker) -> Self {
+        let state = LinkState { random: BTreeMap::new(), seeds, trouble: None };
+        Self { state: Mutex::new(state), tasks }
     }
 
     pub(super) fn set(&self, trouble: Option<Trouble>) {
@@ -83,18 +88,22 @@ impl Link {
         lock(&self.state).trouble.is_none()
     }
 
-    fn draw(&self, writes: bool) -> (Duration, Lot, Duration) {
-        let LinkState { random, trouble } = &mut *lock(&self.state);
+    fn draw(&self, action: &'static str, writes: bool) -> (Duration, Lot, Duration) {
+        let LinkState { random, seeds, trouble } = &mut *lock(&self.state);
+        let random = random.entry(action).or_insert_with(|| {
+            let mut hash = DefaultHasher::new();
+            hash.write(action.as_bytes());
+            Random::seeded(seeds.clone().bits() ^ hash.finish())
+        });
         let mut ms = |most: usize| Duration::from_millis(random.below(most) as u64);
         let (before, after) = (ms(3), ms(2));
         let lot = match trouble {
-            None => Lot::Carried,
             Some(Trouble::Unreachable) => Lot::Unreachable,
             Some(Trouble::BlackHole) => Lot::RequestLost,
             Some(Trouble::OneWay) => Lot::AnswerLost,
             Some(Trouble::Slow) => return (ms(450), Lot::Carried, ms(450)),
             Some(Trouble::ReadOnly) if writes => Lot::Refused,
-            Some(Trouble::ReadOnly) => Lot::Carried,
+            None | Some(Trouble::ReadOnly) => Lot::Carried,
             Some(Trouble::Flaky) => match random.below(10) {
                 0 => Lot::RequestLost,
                 1 | 2 => Lot::AnswerLost,
@@ -163,7 +172,7 @@ impl FaultyStore {
         effect: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.gate.pass().await;
-        let (before, lot, after) = self.link.draw(writes);
+        let (before, lot, after) = self.link.draw(action, writes);
         pause(before).await;
         let answer = match lot {
             Lot::Carried => effect.await,

@@ -280,7 +280,7 @@ impl Witness {
     pub(super) fn silent_for(&self, daemon: usize) -> Duration {
         let state = self.state();
         let reported = state.identities.get(&daemon).and_then(|host| state.reported_at.get(host));
-        reported.map_or(self.began.elapsed(), |at| at.elapsed())
+        reported.map_or(self.began.elapsed(), Instant::elapsed)
     }
 
     /// The host behind a daemon, once its agent has asked.
