@@ -18,6 +18,8 @@ struct Candidate {
     seen: watch::Receiver<Option<Leadership>>,
     cancel: CancellationToken,
     task: JoinSet<()>,
+    /// What the lease stands for goes on.
+    _work: JoinSet<()>,
 }
 
 impl Candidate {
@@ -26,9 +28,10 @@ impl Candidate {
         let (told, seen) = watch::channel(None);
         let cancel = CancellationToken::new();
         let mut task = JoinSet::new();
-        let vitals = working(&mut task);
+        let mut work = JoinSet::new();
+        let vitals = working(&mut work);
         task.spawn(election::lead(store.clone(), replica(n), told, vitals, cancel.clone()));
-        Self { store, seen, cancel, task }
+        Self { store, seen, cancel, task, _work: work }
     }
 
     async fn leads(&mut self) -> Leadership {
