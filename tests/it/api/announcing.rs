@@ -93,7 +93,7 @@ async fn a_change_of_the_standing_is_told_at_once_and_renewals_are_no_change() {
     assert!(agent.agent && agent.clock.since(stands_by.clock) < ANNOUNCE_EVERY);
     // What others do not see of it is no news; the next word is the one that is due.
     it.standing.send_replace(agent_of(host));
-    tokio::time::sleep(ANNOUNCE_EVERY - Duration::from_millis(500)).await;
+    tokio::time::sleep(ANNOUNCE_EVERY.mul_f64(0.9)).await;
     assert_eq!(it.record().await.unwrap().clock, agent.clock);
 }
 

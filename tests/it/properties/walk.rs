@@ -132,7 +132,11 @@ pub(crate) fn calm_down(world: &mut World) -> Result<(), String> {
         happen(world, &line)?;
     }
     world.hub.secretly_busy.clear();
+    // What was asked for while nobody could be reached is answered first.
+    world.advance(world.now + Duration::from_secs(15))?;
     world.operator.boosts.clear();
+    // A change like any other: an older copy that somebody kept does not undo it.
+    world.operator.revision += 1;
     world.step = Duration::from_secs(15);
     for _ in 0..40 {
         world.advance(world.now + Duration::from_secs(15))?;
