@@ -11,6 +11,8 @@ use crate::it::support::fleet::Fleet;
 
 const SOCKET: &str = "/var/run/docker.sock";
 const DONE_WITHIN: Duration = Duration::from_secs(60);
+/// Passed only when something hangs, also beside tests that start engines of their own.
+const REACHED_WITHIN: Duration = Duration::from_secs(60);
 
 async fn killed_at(point: Point) {
     let dir = tempfile::tempdir().unwrap();
@@ -19,7 +21,7 @@ async fn killed_at(point: Point) {
     proxy.set(point);
     fleet.start(Some(proxy.docker_host()), &[]).await;
     fleet.jobs(1, 1.0).await;
-    tokio::time::timeout(Duration::from_secs(20), proxy.fired())
+    tokio::time::timeout(REACHED_WITHIN, proxy.fired())
         .await
         .unwrap_or_else(|_| panic!("{point:?} was never reached"));
     fleet.kill().await;
