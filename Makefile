@@ -17,8 +17,8 @@ demo:
 	tests/setup.sh demo
 	$(CARGO) run --locked --quiet -- demo --until-done
 
-# Without the chaos: a Docker daemon that is killed in the middle now and then leaves a shim
-# of its own behind, which its test takes for a leak.
+# Without the chaos, which is not green yet: after its jobs all ran once it found a
+# containerd-shim still there, and whose fault that is has not been found out.
 test:
 	tests/setup.sh test
 	$(CARGO) test --locked -- --skip it::chaos::
