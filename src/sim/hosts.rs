@@ -161,8 +161,9 @@ impl Hosts {
         for daemon in &mut self.daemons {
             daemon.await_end();
         }
+        let killed: Vec<PathBuf> = self.daemons.iter().filter_map(Daemon::killed).collect();
         self.daemons.clear();
-        let mut left = remains::clear(&self.dir);
+        let mut left = remains::clear(&self.dir, &killed);
         left.extend(self.wires.remove());
         if self.dir.exists() && std::fs::remove_dir_all(&self.dir).is_err() {
             left.push(format!("files in {}", self.dir.display()));

@@ -38,6 +38,7 @@ pub(super) struct Daemon {
     dir: PathBuf,
     namespace: String,
     child: Option<Child>,
+    killed: bool,
 }
 
 impl Daemon {
@@ -46,7 +47,7 @@ impl Daemon {
         system::make_dir(dir)?;
         let settings = settings(dir, &machine_settings()).to_string();
         system::write(&dir.join("daemon.json"), &settings)?;
-        Ok(Self { number, dir: dir.to_owned(), namespace, child: None })
+        Ok(Self { number, dir: dir.to_owned(), namespace, child: None, killed: false })
     }
 
     pub(super) fn address(&self) -> String {
@@ -113,8 +114,18 @@ impl Daemon {
         lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n")
     }
 
-    /// kill -9.
+    /// Its directory, if it was killed once: that leaves traces.
+    pub(super) fn killed(&self) -> Option<PathBuf> {
+        self.killed.then(|| self.dir.clone())
+    }
+
+    /// kill -9, as a fault.
     pub(super) fn kill(&mut self) {
+        self.killed = true;
+        self.force();
+    }
+
+    fn force(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -151,7 +162,7 @@ impl Daemon {
             if !matches!(child.try_wait(), Ok(None)) {
                 self.child = None;
             } else if Instant::now() > end {
-                self.kill();
+                self.force();
             } else {
                 std::thread::sleep(LOOK_EVERY);
             }
