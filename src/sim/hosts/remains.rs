@@ -1,13 +1,16 @@
 //! What daemons that have ended may leave: processes that name our directory, all that
 //! these have started, and mounts below it.
 //!
-//! A daemon that was killed (SIGKILL) while its containers ended leaves two things for good,
-//! whoever used it: its data directory mounted on itself, and shims whose container is over
-//! and which no daemon knows any more. Seen with Docker 20.10.24, its own client and nothing
-//! else: six times SIGKILL under a load of one-second containers left four such shims and
-//! the mount. Both are taken away and not told; a shim with a process under it is told.
+//! A daemon that was killed (SIGKILL) while its containers began and ended leaves things for
+//! good, whoever used it. Seen with Docker 20.10.24, its own client and nothing else, under a
+//! load of one-second containers: its data directory mounted on itself; shims of containers
+//! that no daemon knows any more, some with a `runc init` that never became the container's
+//! program; those containers' file systems; network namespaces in which nothing runs. On a
+//! host whose daemon was killed these are taken away and not told. A process that ever was a
+//! container's program is told always, and so is all of it elsewhere.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -50,23 +53,51 @@ pub(super) fn clear(dir: &Path, killed: &[PathBuf]) -> Vec<String> {
         found = processes(dir);
     }
     for mount in mounts(dir) {
+        let known = is_bookkeeping(Path::new(&mount), killed);
         let _ = system::run("umount", &["-l", &mount]);
-        if !killed.iter().any(|daemon| daemon.join("data") == Path::new(&mount)) {
+        if !known {
             left.push(format!("mount {mount}"));
         }
     }
     left
 }
 
-/// All but the empty shims of killed daemons.
+/// Whether a mount is one that a killed daemon may leave.
+fn is_bookkeeping(mount: &Path, killed: &[PathBuf]) -> bool {
+    let below = |daemon: &PathBuf| mount.strip_prefix(daemon).ok().map(Path::to_owned);
+    let Some(below) = killed.iter().find_map(below) else { return false };
+    if below.starts_with("exec/netns") {
+        return is_empty_namespace(mount);
+    }
+    below == Path::new("data") || (below.starts_with("data") && below.ends_with("merged"))
+}
+
+/// Whether no process is in this network namespace.
+fn is_empty_namespace(mount: &Path) -> bool {
+    let Ok(namespace) = std::fs::metadata(mount) else { return false };
+    let mut processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    !processes.any(|process| {
+        let net = std::fs::metadata(process.path().join("ns/net"));
+        net.is_ok_and(|net| (net.dev(), net.ino()) == (namespace.dev(), namespace.ino()))
+    })
+}
+
+/// All but what killed daemons leave. `runc init` is what a container's first process is
+/// called until its program begins: nothing has run there.
 fn told(found: &BTreeMap<i32, Process>, killed: &[PathBuf]) -> Vec<String> {
-    let orphan = |pid: i32, process: &Process| {
+    let begun = |process: &Process| !process.command.trim_end().ends_with("runc init");
+    let known = |pid: i32| {
+        let Some(process) = found.get(&pid) else { return false };
         let (program, arguments) = process.command.split_once(' ').unwrap_or_default();
-        program.contains("containerd-shim")
-            && killed.iter().any(|daemon| arguments.contains(&format!("{}/", daemon.display())))
-            && !found.values().any(|other| other.parent == pid)
+        let of_killed =
+            killed.iter().any(|daemon| arguments.contains(&format!("{}/", daemon.display())));
+        let shim = program.contains("containerd-shim")
+            && !found.values().any(|other| other.parent == pid && begun(other));
+        of_killed && (shim || program.ends_with("fuse-overlayfs"))
     };
-    let told = found.iter().filter(|(pid, process)| !orphan(**pid, process));
+    let told = found
+        .iter()
+        .filter(|(pid, process)| !known(**pid) && (begun(process) || !known(process.parent)));
     told.map(|(pid, process)| format!("process {pid} ({})", process.command)).collect()
 }
 
@@ -146,10 +177,28 @@ mod tests {
     }
 
     #[test]
+    fn a_container_that_never_began_is_the_daemons_too() {
+        let killed = [PathBuf::from("/hosts/1")];
+        let found = found(&[(5, 1, SHIM), (6, 5, "runc init ")]);
+        assert!(told(&found, &killed).is_empty());
+        assert_eq!(told(&found, &[]).len(), 2);
+    }
+
+    #[test]
     fn a_process_under_a_shim_is_told_and_so_is_the_shim() {
         let killed = [PathBuf::from("/hosts/1")];
         let found = found(&[(5, 1, SHIM), (6, 5, "/runner")]);
         assert_eq!(told(&found, &killed).len(), 2);
+    }
+
+    #[test]
+    fn a_namespace_in_which_something_runs_is_told() {
+        assert!(!is_empty_namespace(Path::new("/proc/self/ns/net")));
+        let killed = [PathBuf::from("/hosts/1")];
+        assert!(is_bookkeeping(Path::new("/hosts/1/data"), &killed));
+        for elsewhere in ["/hosts/2/data", "/hosts/1/data/volumes/v", "/hosts/1/exec/netns/gone"] {
+            assert!(!is_bookkeeping(Path::new(elsewhere), &killed), "{elsewhere}");
+        }
     }
 
     #[test]
