@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -80,6 +81,8 @@ pub struct RedisStore {
     link: Arc<Link>,
     topics: Arc<Topics>,
     known: Mutex<Known>,
+    /// Writes sent so far, each with its number.
+    writes: AtomicU64,
     /// The listener; it ends with the store.
     _listening: JoinSet<()>,
 }
@@ -106,6 +109,7 @@ impl RedisStore {
             link,
             topics,
             known: Mutex::new(Known::default()),
+            writes: AtomicU64::new(0),
             _listening: listening,
         })
     }
@@ -202,7 +206,7 @@ impl Store for RedisStore {
             "outcomes",
             "outcomes:times",
         ];
-        let mut call = self.fenced(&self.scripts.commit, fence, &keys);
+        let mut call = self.ordered(&self.scripts.commit, fence, "commit", &keys);
         call.arg(self.keys.channel()).arg(self.topics.hint(&topics));
         match &commit.operator {
             Some(operator) => call.arg(encode(operator, ACTION)?).arg(operator.revision),
@@ -223,7 +227,7 @@ impl Store for RedisStore {
     async fn publish(&self, leader: &Leadership, digest: Digest) -> Result<(), StoreError> {
         const ACTION: &str = "publishing the leader's turn";
         let fence = Fence::of_leader(leader);
-        let mut call = self.fenced(&self.scripts.publish, fence, &["state", "digest"]);
+        let mut call = self.ordered(&self.scripts.publish, fence, "publish", &["state", "digest"]);
         call.arg(encode(&digest, ACTION)?);
         self.write_fenced(ACTION, fence, &call).await
     }
@@ -232,7 +236,7 @@ impl Store for RedisStore {
         const ACTION: &str = "reporting a host";
         let fence = Fence::of_agent(agent);
         let keys = ["state", "hosts", "hosts:versions"];
-        let mut call = self.fenced(&self.scripts.report, fence, &keys);
+        let mut call = self.ordered(&self.scripts.report, fence, "report", &keys);
         call.arg(record.host.to_string())
             .arg(encode(&record, ACTION)?)
             .arg(self.keys.channel())

@@ -26,7 +26,13 @@ const fn key(
 
 /// The table. A test compares it with what is found in a used store.
 pub const KEYS: &[KeyEntry] = &[
-    key("lease:leader", "hash", "acquire, renew, release", "5 s", "replica and term of the leader"),
+    key(
+        "lease:leader",
+        "hash",
+        "acquire, renew, release",
+        "5 s",
+        "replica and term of the leader, the numbers of its last writes",
+    ),
     key("lease:agent:<host>", "hash", "acquire, renew, release", "5 s", "the same of an agent"),
     key("term:leader", "string", "acquire", "30 d", "the last term given out"),
     key("term:agent:<host>", "string", "acquire", "30 d", "the last term given out"),

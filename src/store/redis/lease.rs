@@ -1,5 +1,6 @@
 //! Leases in the store's answers, and the fence of writes that need one.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::{Script, ScriptInvocation, Value};
@@ -46,6 +47,20 @@ impl RedisStore {
         call
     }
 
+    /// The same for a write that replaces a whole record: numbered, so that one sent before
+    /// it and still on its way changes nothing after it.
+    pub(super) fn ordered<'a>(
+        &self,
+        script: &'a Script,
+        fence: Fence,
+        kind: &'static str,
+        keys: &[&str],
+    ) -> ScriptInvocation<'a> {
+        let mut call = self.fenced(script, fence, keys);
+        call.arg(kind).arg(self.writes.fetch_add(1, Ordering::Relaxed) + 1);
+        call
+    }
+
     pub(super) async fn write_fenced(
         &self,
         action: &'static str,
@@ -56,6 +71,10 @@ impl RedisStore {
         match items(&answer) {
             [word, term] if text(word).as_deref() == Some("FENCED") => {
                 Err(StoreError::Superseded { ours: fence.term, current: self.term_of(term)? })
+            }
+            [word] if text(word).as_deref() == Some("LATE") => {
+                let problem = "a later write of the same kind was there before".to_owned();
+                Err(StoreError::Refused { action, problem })
             }
             _ => Ok(()),
         }

@@ -5,6 +5,7 @@ use redis::Script;
 
 const CLOCK: &str = include_str!("../scripts/clock.lua");
 const FENCE: &str = include_str!("../scripts/fence.lua");
+const ORDER: &str = include_str!("../scripts/order.lua");
 
 /// Every script, ready to be run.
 #[derive(Debug)]
@@ -30,9 +31,9 @@ impl Scripts {
             acquire: of(&[CLOCK, include_str!("../scripts/acquire.lua")]),
             renew: of(&[include_str!("../scripts/renew.lua")]),
             release: of(&[include_str!("../scripts/release.lua")]),
-            commit: of(&[FENCE, CLOCK, include_str!("../scripts/commit.lua")]),
-            publish: of(&[FENCE, CLOCK, include_str!("../scripts/publish.lua")]),
-            report: of(&[FENCE, CLOCK, include_str!("../scripts/report.lua")]),
+            commit: of(&[FENCE, ORDER, CLOCK, include_str!("../scripts/commit.lua")]),
+            publish: of(&[FENCE, ORDER, CLOCK, include_str!("../scripts/publish.lua")]),
+            report: of(&[FENCE, ORDER, CLOCK, include_str!("../scripts/report.lua")]),
             snapshot: of(&[CLOCK, include_str!("../scripts/snapshot.lua")]),
             record: of(&[CLOCK, include_str!("../scripts/record.lua")]),
             announce: of(&[CLOCK, include_str!("../scripts/announce.lua")]),

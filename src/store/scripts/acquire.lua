@@ -16,6 +16,7 @@ end
 local seen = math.max(tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[2]))
 local term = whole(after(seen))
 redis.call('SET', KEYS[2], term, 'PX', ARGV[4])
+redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'replica', ARGV[1], 'term', term)
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('PUBLISH', ARGV[5], ARGV[6])

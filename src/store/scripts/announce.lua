@@ -15,13 +15,17 @@ local silent = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', whole(limit), 'LIMIT
 for _, host in ipairs(silent) do
   redis.call('HDEL', KEYS[3], host)
   redis.call('ZREM', KEYS[4], host)
-  local assigned = redis.call('ZSCORE', KEYS[6], host)
-  if assigned and tonumber(assigned) <= limit then
+end
+-- What was assigned to a host goes after the host, whenever it was written last.
+local forgotten = #silent
+for _, host in ipairs(redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', whole(limit))) do
+  if not redis.call('ZSCORE', KEYS[4], host) then
     redis.call('HDEL', KEYS[5], host)
     redis.call('ZREM', KEYS[6], host)
+    forgotten = forgotten + 1
   end
 end
-if #silent > 0 then
+if forgotten > 0 then
   for _, part in ipairs({'hosts', 'assignments'}) do
     redis.call('HSET', KEYS[2], part, whole(after(redis.call('HGET', KEYS[2], part))))
   end

@@ -1,10 +1,10 @@
--- Writes what the leader decided. (after fence.lua and clock.lua)
+-- Writes what the leader decided. (after fence.lua, order.lua and clock.lua)
 -- KEYS 3 state, 4 assignments, 5 assignments' versions, 6 intents, 7 outcomes,
--- 8 outcomes' times. ARGV 3 channel, 4 hint, 5 operator or '', 6 its revision,
--- 7 outcomes kept, 8 how long in ms, 9 number of assignments; then host and record of
+-- 8 outcomes' times. ARGV 5 channel, 6 hint, 7 operator or '', 8 its revision,
+-- 9 outcomes kept, 10 how long in ms, 11 number of assignments; then host and record of
 -- each, then intent and outcome of each.
-local at = 10
-local assignments = tonumber(ARGV[9])
+local at = 12
+local assignments = tonumber(ARGV[11])
 if assignments > 0 then
   local version = whole(after(redis.call('HGET', KEYS[3], 'assignments')))
   for _ = 1, assignments do
@@ -14,8 +14,8 @@ if assignments > 0 then
   end
   redis.call('HSET', KEYS[3], 'assignments', version)
 end
-if ARGV[5] ~= '' then
-  redis.call('HSET', KEYS[3], 'operator', ARGV[5], 'operator_revision', ARGV[6])
+if ARGV[7] ~= '' then
+  redis.call('HSET', KEYS[3], 'operator', ARGV[7], 'operator_revision', ARGV[8])
 end
 if ARGV[at] then
   redis.call('HSET', KEYS[3], 'intents', whole(after(redis.call('HGET', KEYS[3], 'intents'))))
@@ -31,12 +31,12 @@ if ARGV[at] then
       redis.call('ZREM', KEYS[8], intent)
     end
   end
-  forget(redis.call('ZRANGEBYSCORE', KEYS[8], '-inf', whole(now - tonumber(ARGV[8]))))
-  forget(redis.call('ZRANGE', KEYS[8], 0, -1 - tonumber(ARGV[7])))
-  redis.call('PEXPIRE', KEYS[7], ARGV[8])
-  redis.call('PEXPIRE', KEYS[8], ARGV[8])
+  forget(redis.call('ZRANGEBYSCORE', KEYS[8], '-inf', whole(now - tonumber(ARGV[10]))))
+  forget(redis.call('ZRANGE', KEYS[8], 0, -1 - tonumber(ARGV[9])))
+  redis.call('PEXPIRE', KEYS[7], ARGV[10])
+  redis.call('PEXPIRE', KEYS[8], ARGV[10])
 end
-if ARGV[4] ~= '' then
-  redis.call('PUBLISH', ARGV[3], ARGV[4])
+if ARGV[6] ~= '' then
+  redis.call('PUBLISH', ARGV[5], ARGV[6])
 end
 return {'OK'}

@@ -95,7 +95,7 @@ fn superseded(result: Result<(), StoreError>, by: Term) {
     }
 }
 
-fn digest(term: Term) -> Digest {
+pub(super) fn digest(term: Term) -> Digest {
     let budget = Budget {
         mints_now: 3,
         remaining: None,

@@ -8,6 +8,7 @@ use runner_orchestrator::store::{Commit, Store, StoreError};
 use secrecy::SecretString;
 use tokio::task::JoinSet;
 
+use super::conformance::digest;
 use super::world::{
     LONG, Subject, announcement, assignment, host, intent, leader, outcome, replica, report_of,
     store_at, store_of, take, wait_for,
@@ -79,6 +80,31 @@ async fn clusters_and_databases_do_not_see_each_other() {
     assert_eq!(one.snapshot().await.unwrap().intents.len(), 2);
     assert_eq!(two.snapshot().await.unwrap().intents.len(), 1);
     assert_eq!(three.snapshot().await.unwrap().intents.len(), 1);
+}
+
+/// A write that its sender has given up on may arrive after the next one, over another
+/// connection: it must not put back what that one replaced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_comes_late_changes_nothing() {
+    let server = Redis::start();
+    let store: Arc<dyn Store> = Arc::new(store_at(&server.url()));
+    let leadership = leader(&store, replica(1), &mut JoinSet::new()).await;
+    let commit = |revision| {
+        let assignment = assignment(revision);
+        Commit { assignments: BTreeMap::from([(host(1), assignment)]), ..Commit::default() }
+    };
+    store.commit(&leadership, commit(1)).await.unwrap();
+    let written = store.assignment(host(1)).await.unwrap();
+    // As if one sent later had been there before.
+    server.ask::<()>(&["HSET", "{ro:test}:lease:leader", "commit", "1000"]);
+    let refused = store.commit(&leadership, commit(2)).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Refused { .. }), "{refused}");
+    assert_eq!(store.assignment(host(1)).await.unwrap(), written);
+    // Other kinds, and later terms, are counted by themselves.
+    store.publish(&leadership, digest(leadership.term())).await.unwrap();
+    server.ask::<()>(&["DEL", "{ro:test}:lease:leader"]);
+    let next = leader(&store, replica(2), &mut JoinSet::new()).await;
+    store.commit(&next, commit(3)).await.unwrap();
 }
 
 /// Everything that is written carries the cluster's prefix and is in the table of keys, and
