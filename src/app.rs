@@ -97,6 +97,8 @@ pub struct App {
     tracker: TaskTracker,
     /// Cancels what must stop first: the host loop begins its shutdown.
     stop_host: CancellationToken,
+    /// Ends this replica's leading: at once where others can lead, else with the rest.
+    stop_lead: CancellationToken,
     /// Cancels the rest, after the host loop has ended.
     stop_rest: CancellationToken,
     ready: watch::Sender<Readiness>,
@@ -138,6 +140,7 @@ impl App {
             work: JoinSet::new(),
             tracker: TaskTracker::new(),
             stop_host: CancellationToken::new(),
+            stop_lead: CancellationToken::new(),
             stop_rest: CancellationToken::new(),
             ready,
         };
@@ -151,8 +154,9 @@ impl App {
         self.handle.clone()
     }
 
-    /// Runs until `stop` is cancelled or a loop dies, then shuts down in order: the host
-    /// loop (by the shutdown mode), then leadership, then what still follows runners.
+    /// Runs until `stop` is cancelled or a loop dies, then shuts down in order: leadership
+    /// where others can lead, the host loop (by the shutdown mode), then the rest, then what
+    /// still follows runners.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), LoopDied> {
         let died = tokio::select! { biased;
             () = stop.cancelled() => None,
@@ -160,6 +164,9 @@ impl App {
         };
         self.ready.send_modify(|ready| ready.stopping = true);
         self.stop_host.cancel();
+        if self.handle.edges.store.health().borrow().shared || died.is_some() {
+            self.stop_lead.cancel();
+        }
         if let Some(name) = died {
             error!(name, "a loop ended by itself");
             self.stop_rest.cancel();
@@ -170,6 +177,7 @@ impl App {
                 break;
             }
         }
+        self.stop_lead.cancel();
         self.stop_rest.cancel();
         while self.work.join_next().await.is_some() {}
         self.tracker.close();
@@ -183,7 +191,7 @@ impl App {
         let Handle { replica, settings, lease_alive, listeners, .. } = self.handle.clone();
         let (leadership, leads) = watch::channel(None);
         let (store, vitals) = (edges.store.clone(), lease_alive.clone());
-        let stop = self.stop_rest.clone();
+        let stop = self.stop_lead.clone();
         self.work.spawn(async move {
             election::lead(store, replica, leadership, vitals, stop).await;
             "election"

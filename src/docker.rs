@@ -264,9 +264,12 @@ pub struct PullProgress {
     pub total_bytes: Option<u64>,
 }
 
+/// A container's standard input.
+pub type Input = Pin<Box<dyn AsyncWrite + Send>>;
+
 /// An attached container.
 pub struct Attached {
-    pub stdin: Pin<Box<dyn AsyncWrite + Send>>,
+    pub stdin: Input,
     /// Standard output and error, line by line, each at most [`LINE_BYTES_MAX`] long.
     pub lines: BoxStream<'static, Result<LogLine, DockerError>>,
 }

@@ -221,6 +221,10 @@ impl Campaign {
         }
         tell(None);
         self.resign(hold).await;
+        // A replica that drains for a minute is not stuck because it has given its lease up.
+        if let Some(vitals) = &self.vitals {
+            vitals.0.lease.send_replace(None);
+        }
     }
 
     async fn resign(&self, hold: Option<Hold>) {

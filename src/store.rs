@@ -17,6 +17,7 @@ use crate::fleet::id::{HostId, IntentId, ReplicaId, Term};
 use crate::fleet::intent::{Intent, Operator, Outcome};
 use crate::fleet::replica::ReplicaRecord;
 use crate::fleet::time::Timestamp;
+use crate::fleet::view::Withheld;
 
 pub mod memory;
 pub mod redis;
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub digest: Option<Arc<Digest>>,
     /// Records that could not be read. They are left as they are.
     pub unreadable: Vec<Unreadable>,
+    /// What must not be written over because of that.
+    pub withheld: Withheld,
 }
 
 /// A record of the store that does not parse or is of a version this program does not know.

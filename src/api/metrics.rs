@@ -75,6 +75,7 @@ impl ApiState {
             intents: snapshot.intents,
             ledger,
             budget,
+            withheld: snapshot.withheld,
         };
         cluster::render(&Cluster {
             view: &view,

@@ -8,7 +8,7 @@ use crate::fleet::id::ClusterMark;
 use crate::fleet::intent::Operator;
 use crate::fleet::ledger::Ledger;
 use crate::fleet::plan::Plan;
-use crate::fleet::view::View;
+use crate::fleet::view::{View, Withheld};
 use crate::loops::lead::Published;
 
 /// What the API shows before the first turn.
@@ -25,6 +25,7 @@ pub(super) fn nothing_yet(edges: &Edges, settings: &Settings) -> Published {
             intents: Vec::new(),
             ledger: Ledger::default(),
             budget: Budget::open(0),
+            withheld: Withheld::default(),
         },
         plan: Plan::default(),
         term: None,

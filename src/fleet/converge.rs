@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::host::{Assigned, Assignment};
 use super::id::{BootId, ContainerId, HostId, PoolName, RunnerId, RunnerName};
+use super::policy::ACCEPT_DEADLINE;
 use super::pool::Scope;
 use super::reason::{Reason, Refusal};
 use super::runner::{Failure, RunnerPhase, RunnerRecord};
@@ -132,7 +133,7 @@ pub fn converge(
     // A frozen fleet is watched and reported, and otherwise left as it is.
     let may_start = !assignment.frozen && now.since(read_at) <= ASSIGNMENT_FRESH;
     if may_start {
-        take_on(&mut actions, agent, assignment);
+        take_on(&mut actions, agent, assignment, now);
     }
     // What its container shows goes before what was ordered: one that has exited or is gone
     // needs no removal any more.
@@ -162,7 +163,7 @@ pub fn converge(
 }
 
 /// New ids of the assignment: accepted in order, as far as there is room.
-fn take_on(actions: &mut Vec<Action>, agent: &Agent, assignment: &Assignment) {
+fn take_on(actions: &mut Vec<Action>, agent: &Agent, assignment: &Assignment, now: Timestamp) {
     let mut occupied =
         agent.local.values().filter(|local| !local.record.phase.is_terminal()).count();
     for assigned in assignment.runners.values() {
@@ -173,7 +174,7 @@ fn take_on(actions: &mut Vec<Action>, agent: &Agent, assignment: &Assignment) {
         if known || ordered_gone || assigned.boot != agent.boot {
             continue;
         }
-        if let Some(refusal) = refusal(agent, assigned, occupied) {
+        if let Some(refusal) = refusal(agent, assigned, occupied, now) {
             actions.push(Action::Refuse { runner: assigned.id, refusal });
         } else {
             occupied += 1;
@@ -182,7 +183,10 @@ fn take_on(actions: &mut Vec<Action>, agent: &Agent, assignment: &Assignment) {
     }
 }
 
-fn refusal(agent: &Agent, assigned: &Assigned, occupied: usize) -> Option<Refusal> {
+fn refusal(agent: &Agent, assigned: &Assigned, occupied: usize, now: Timestamp) -> Option<Refusal> {
+    if now.since(assigned.at) > ACCEPT_DEADLINE {
+        return Some(Refusal::Late);
+    }
     if agent.stopping != Stopping::No {
         return Some(Refusal::Stopping);
     }
@@ -293,8 +297,7 @@ fn may_discard(local: &Local, state: FoundState) -> bool {
                 failure: Failure::Create { .. }
                     | Failure::Start { .. }
                     | Failure::Attach { .. }
-                    | Failure::Mint { .. }
-                    | Failure::HandOver { .. },
+                    | Failure::Mint { .. },
                 ..
             }
         )

@@ -69,4 +69,7 @@ pub struct PendingDelete {
     pub intent: IntentId,
     pub at: Timestamp,
     pub force: bool,
+    /// Where it was then. Only that host can say that it is gone.
+    #[serde(default)]
+    pub host: Option<HostId>,
 }

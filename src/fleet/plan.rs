@@ -137,7 +137,7 @@ pub fn plan(view: &View, policy: &Policy, fresh: FreshIds<'_>, now: Timestamp) -
     };
     // What never lived counts no longer: its place is free in this very turn.
     for release in &release {
-        roster.runners.remove(&release.runner);
+        roster.release(view, release.runner);
     }
     let turn = Turn::new(view, &roster, policy, now);
     let mut plan = Plan { pools: decisions(&turn), release, seen, ..Plan::default() };
@@ -160,7 +160,7 @@ pub fn plan(view: &View, policy: &Policy, fresh: FreshIds<'_>, now: Timestamp) -
         heal::orphans(&mut plan, &turn);
     }
     plan.tell_frozen(view, operator.frozen_since.is_some());
-    if operator != view.operator {
+    if operator != view.operator && !view.withheld.operator {
         plan.operator = Some(operator);
     }
     plan
@@ -223,6 +223,8 @@ impl Plan {
             .chain(self.release.iter().map(|release| release.host))
             .chain(self.seen.keys().copied())
             .chain(self.freeze.keys().copied())
+            // Every clause leaves these alone; written over, nobody could read them again.
+            .filter(|host| !view.withheld.hosts.contains(host))
             .collect();
         for host in touched {
             let mut assignment = view.assignments.get(&host).cloned().unwrap_or_default();
@@ -302,7 +304,8 @@ impl Plan {
     }
 
     fn tell_frozen(&mut self, view: &View, frozen: bool) {
-        for host in view.hosts.keys().chain(view.assignments.keys()) {
+        let hosts = view.hosts.keys().chain(view.assignments.keys());
+        for host in hosts.filter(|host| !view.withheld.hosts.contains(host)) {
             let told = view.assignments.get(host).is_some_and(|assignment| assignment.frozen);
             if told != frozen {
                 self.freeze.insert(*host, frozen);

@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
+/// An agent answers an assignment in milliseconds; 20 s cover a busy daemon. What it reads
+/// later than that it hands back.
+pub const ACCEPT_DEADLINE: Duration = Duration::from_secs(20);
+
+/// GitHub's runner list may be so old, whatever it answers.
+pub const LIST_STALENESS: Duration = Duration::from_secs(60);
+
 /// The rule's constants as one value, so that a simulation can shrink them.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Policy {
-    /// An agent answers an assignment in milliseconds; 20 s cover a busy daemon.
+    /// See [`ACCEPT_DEADLINE`].
     pub accept_deadline: Duration,
     /// GitHub serves a runner list up to 60 s old: only a reading begun this long after
     /// an event can deny the event.
@@ -38,6 +45,8 @@ pub struct Policy {
     /// How long a host whose record has vanished is remembered: until GitHub's list has
     /// shown several times what became of its runners.
     pub host_memory: Duration,
+    /// How long a delete waits for the host that had the runner to report again.
+    pub delete_memory: Duration,
     /// A host that has handed back so many runners of a pool inside the window gets none of
     /// that pool for as long again.
     pub refusals_most: usize,
@@ -63,8 +72,8 @@ pub enum Placement {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            accept_deadline: Duration::from_secs(20),
-            list_staleness: Duration::from_secs(60),
+            accept_deadline: ACCEPT_DEADLINE,
+            list_staleness: LIST_STALENESS,
             ended_memory: Duration::from_secs(120),
             does_not_assign_after: Duration::from_secs(180),
             does_not_assign_backoff_max: Duration::from_secs(7200),
@@ -82,6 +91,7 @@ impl Default for Policy {
             suspect_after: Duration::from_secs(15),
             lost_after: Duration::from_secs(45),
             host_memory: Duration::from_secs(600),
+            delete_memory: Duration::from_secs(24 * 3600),
             refusals_most: 3,
             refusals_window: Duration::from_secs(300),
             drain_patience: Duration::from_secs(60),

@@ -78,6 +78,8 @@ pub enum Refusal {
     Draining,
     Stopping,
     DockerDown,
+    /// Read so late that the leader has given it up, or is about to.
+    Late,
 }
 
 impl Refusal {
@@ -91,6 +93,7 @@ impl Refusal {
             Self::Draining => "draining",
             Self::Stopping => "stopping",
             Self::DockerDown => "docker_down",
+            Self::Late => "late",
         }
     }
 }

@@ -58,7 +58,8 @@ impl Refusals {
             let Some(assignment) = assignments.get(host) else { continue };
             for (runner, refusal) in &record.refused {
                 // A host that stops says so itself, and comes back as another boot.
-                if matches!(refusal, Refusal::Stopping | Refusal::Draining) {
+                // One that was out of reach says nothing of the pool either.
+                if matches!(refusal, Refusal::Stopping | Refusal::Draining | Refusal::Late) {
                     continue;
                 }
                 let Some(assigned) = assignment.runners.get(runner) else { continue };

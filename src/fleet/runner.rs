@@ -86,9 +86,6 @@ pub enum Failure {
     Budget {
         message: String,
     },
-    HandOver {
-        message: String,
-    },
     /// The container ended before it listened.
     ExitedBeforeListening {
         exit_code: i64,
@@ -111,7 +108,6 @@ impl Failure {
             Self::Attach { .. } => "attach",
             Self::Mint { .. } => "mint",
             Self::Budget { .. } => "budget",
-            Self::HandOver { .. } => "hand_over",
             Self::ExitedBeforeListening { .. } => "exited_before_listening",
             Self::ExitedWithoutJob { .. } => "exited_without_job",
         }

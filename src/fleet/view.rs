@@ -15,6 +15,18 @@ use super::pool::{Pool, Scope};
 use super::runner::{RunnerPhase, RunnerRecord};
 use super::time::Timestamp;
 
+/// What the store holds and this program cannot read: nothing may be decided of it, and
+/// nothing written over it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Withheld {
+    /// Hosts whose report or assignment is of another version or does not parse. An id in
+    /// an assignment that we cannot read does not come to life unseen: an agent of our
+    /// version cannot read it either, and one that has accepted it reports it.
+    pub hosts: BTreeSet<HostId>,
+    /// The operator state; the last copy that was read counts as it.
+    pub operator: bool,
+}
+
 /// Everything `plan` decides from.
 #[derive(Clone, Debug)]
 pub struct View {
@@ -26,6 +38,7 @@ pub struct View {
     pub intents: Vec<Intent>,
     pub ledger: Ledger,
     pub budget: Budget,
+    pub withheld: Withheld,
 }
 
 /// One runner as all witnesses together show it.
@@ -180,6 +193,18 @@ pub struct Count {
     pub retiring: u32,
     /// Registrations without a record, counted in `occupied`.
     pub unclaimed: u32,
+}
+
+impl<'a> Roster<'a> {
+    /// Takes a runner out that left its assignment. A registration GitHub still lists for
+    /// it takes up room all the same.
+    pub fn release(&mut self, view: &'a View, id: RunnerId) {
+        let Some(runner) = self.runners.remove(&id) else { return };
+        if !view.ledger.ended.contains_key(runner.name) {
+            let listed = view.ledger.registrations.listed().get_key_value(runner.name);
+            self.unclaimed.extend(listed);
+        }
+    }
 }
 
 impl Roster<'_> {

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -148,6 +149,8 @@ pub struct Limits {
     starts: Arc<Semaphore>,
     /// Pools whose network this boot has made or found.
     networks: Arc<tokio::sync::Mutex<BTreeSet<PoolName>>>,
+    /// An operator has frozen the fleet: what waits for its turn goes on waiting.
+    frozen: Arc<AtomicBool>,
 }
 
 impl Host {
@@ -227,6 +230,7 @@ impl Host {
             rights: rights.clone(),
             starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
             networks: Arc::default(),
+            frozen: Arc::default(),
         };
         let background = CancellationToken::new();
         let _stop_background = background.clone().drop_guard();

@@ -17,18 +17,18 @@ use crate::fleet::digest::Digest;
 use crate::fleet::id::{ClusterMark, PoolName, RunnerId, Term};
 use crate::fleet::intent::Operator;
 use crate::fleet::ledger::Ledger;
-use crate::fleet::plan::{Orphan, Plan, plan};
+use crate::fleet::plan::{Plan, plan};
 use crate::fleet::policy::Policy;
 use crate::fleet::pool::Pool;
 use crate::fleet::rebuild::{Look, StoreMemory};
 use crate::fleet::time::Timestamp;
 use crate::fleet::view::View;
-use crate::github::{Deregistered, GitHub};
+use crate::github::GitHub;
 use crate::store::{Commit, Snapshot, Store, StoreError, Topic};
-use crate::telemetry::chain;
 use crate::telemetry::metrics::{LoopName, Metrics, Outcome};
 
 mod absence;
+mod clean_up;
 mod measure;
 mod tell;
 
@@ -79,6 +79,8 @@ pub struct Lead {
 struct Known {
     /// The term of the last turn, whether it still held or not.
     term: Option<Term>,
+    /// The last term in which this loop has looked at the store as the leader.
+    begun: Option<Term>,
     store: StoreMemory,
     absence: Absence,
 }
@@ -138,7 +140,7 @@ impl Lead {
             Ok(snapshot) => snapshot,
             Err(error) => {
                 warn!(error = %error, "could not read the store");
-                known.absence.noted(false);
+                known.absence.failed();
                 self.publish_error(&error);
                 return;
             }
@@ -155,11 +157,13 @@ impl Lead {
         let decided = plan(&view, &self.policy, &mut fresh, now);
         let error = match self.write(&leadership, &view, &decided, now).await {
             Written::Done { told } => {
-                known.absence.noted(told);
+                if !told {
+                    known.absence.untold();
+                }
                 None
             }
             Written::Failed(problem) => {
-                known.absence.noted(false);
+                known.absence.failed();
                 Some(problem)
             }
             Written::Superseded => return,
@@ -179,7 +183,13 @@ impl Lead {
         leadership: Option<&Leadership>,
         now: Timestamp,
     ) -> bool {
-        let begins = leadership.is_some_and(|held| self.ledger().begin_term(held.term()));
+        let term = leadership.map(Leadership::term);
+        // The observe loop may have begun the term's ledger already.
+        let begins = term.is_some() && known.begun != term;
+        if let Some(term) = term {
+            self.ledger().begin_term(term);
+            known.begun = Some(term);
+        }
         if begins || leadership.is_none() {
             known.absence = Absence::default();
         }
@@ -230,7 +240,7 @@ impl Lead {
         if written.is_ok() {
             tell::decisions(&self.metrics, decided);
             decided.remember(&mut self.ledger(), now);
-            self.clean_up(decided.deregister.clone());
+            self.clean_up(leadership.clone(), decided.deregister.clone());
         }
         match written {
             Ok(()) => {
@@ -286,6 +296,7 @@ impl Lead {
             intents: snapshot.intents,
             ledger,
             budget,
+            withheld: snapshot.withheld,
         };
         let turn = Arc::new(Published { at, view, plan, term, store_error: None });
         self.listeners.tell(&turn);
@@ -297,7 +308,7 @@ impl Lead {
     }
 
     fn view(&self, known: &mut Known, snapshot: Snapshot, setback: bool, now: Timestamp) -> View {
-        let away = known.absence.looked(tokio::time::Instant::now());
+        let away = known.absence.looked(tokio::time::Instant::now(), &snapshot.hosts);
         let mut ledger = self.ledger();
         if setback {
             ledger.hear_anew(now);
@@ -323,21 +334,8 @@ impl Lead {
             intents: snapshot.intents,
             ledger: ledger.clone(),
             budget: self.github.budget(),
+            withheld: snapshot.withheld,
         }
-    }
-
-    /// Deletes registrations that nobody claims, beside the loop: a turn never waits for
-    /// GitHub. One clean-up at a time; what it does not get to is found again next turn.
-    fn clean_up(&self, orphans: Vec<Orphan>) {
-        if orphans.is_empty() {
-            return;
-        }
-        let Ok(only_one) = self.cleaning.clone().try_acquire_owned() else { return };
-        let (github, ledger) = (self.github.clone(), self.ledger.clone());
-        self.tracker.spawn(async move {
-            deregister(github.as_ref(), &ledger, &orphans).await;
-            drop(only_one);
-        });
     }
 
     fn publish(&self, turn: Arc<Published>) {
@@ -352,30 +350,4 @@ impl Lead {
             *last = Arc::new(next);
         });
     }
-}
-
-async fn deregister(github: &dyn GitHub, ledger: &Mutex<Ledger>, orphans: &[Orphan]) {
-    for orphan in orphans {
-        match github.deregister(&orphan.scope, orphan.id).await {
-            Ok(Deregistered::Deleted | Deregistered::Absent) => {
-                info!(runner.name = %orphan.name, "deleted a registration nobody claimed");
-                let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-                ledger.registrations.forget(&orphan.name);
-            }
-            Ok(Deregistered::Busy) => {
-                info!(runner.name = %orphan.name, "an unclaimed registration is busy; left");
-                put_off(ledger, orphan);
-            }
-            Err(error) => {
-                warn!(runner.name = %orphan.name, error = %chain(&error),
-                    "could not delete an unclaimed registration");
-                put_off(ledger, orphan);
-            }
-        }
-    }
-}
-
-/// It must be seen unclaimed anew before it is tried again.
-fn put_off(ledger: &Mutex<Ledger>, orphan: &Orphan) {
-    ledger.lock().unwrap_or_else(PoisonError::into_inner).registrations.put_off(&orphan.name);
 }

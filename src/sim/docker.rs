@@ -8,13 +8,11 @@ mod log;
 mod program;
 mod world;
 
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -22,8 +20,8 @@ use self::fault::Faults;
 use self::host::Host;
 use crate::clock::Clock;
 use crate::docker::{
-    Attached, ContainerEvent, ContainerSeen, ContainerState, Daemon, Docker, DockerError, LogLine,
-    LogQuery, Marker, Network, NetworkSpec, PullProgress, RunnerContainer, Swept,
+    Attached, ContainerEvent, ContainerSeen, ContainerState, Daemon, Docker, DockerError, Input,
+    LogLine, LogQuery, Marker, Network, NetworkSpec, PullProgress, RunnerContainer, Swept,
 };
 use crate::fleet::id::{BootId, ClusterMark, ContainerId, HostId};
 
@@ -270,8 +268,8 @@ impl Docker for ModelDocker {
         let attach = async {
             let mut world = self.host.world();
             let container = world.get(ACTION, id)?;
-            let stdin: Pin<Box<dyn AsyncWrite + Send>> = match container.feed.take() {
-                Some(feed) => Box::pin(feed),
+            let stdin: Input = match container.feed.take() {
+                Some(feed) => self.faults.input(Box::pin(feed)),
                 // A second one is attached to the output; its input goes nowhere.
                 None => Box::pin(tokio::io::sink()),
             };

@@ -251,6 +251,8 @@ scenarios! {
     unread_host_blocks_its_own_retirements
     unread_queue_blocks_its_own_pool_only
     unread_queue_is_not_zero
+    unreadable_assignment_is_left_alone
+    unreadable_operator_state_lets_intents_wait
     wishes_expire_without_a_leader
     wishes_for_unknown_pools_are_answered
 }

@@ -22,7 +22,8 @@ use crate::fleet::view::{Roster, RunnerView, View};
 pub fn released(view: &View, roster: &Roster<'_>, policy: &Policy, now: Timestamp) -> Vec<Release> {
     let reports: BTreeMap<&HostId, &HostRecord> = view.reports().collect();
     let mut released = Vec::new();
-    for (host, assignment) in &view.assignments {
+    let readable = |host: &HostId| !view.withheld.hosts.contains(host);
+    for (host, assignment) in view.assignments.iter().filter(|(host, _)| readable(host)) {
         let record = reports.get(host).copied();
         let liveness = view.liveness(host, policy, now);
         for id in assignment.runners.keys() {
@@ -52,7 +53,8 @@ pub fn released(view: &View, roster: &Roster<'_>, policy: &Policy, now: Timestam
 #[must_use]
 pub fn seen(view: &View) -> BTreeMap<HostId, (BootId, u64)> {
     let mut seen = BTreeMap::new();
-    for (host, record) in &view.hosts {
+    let readable = |host: &HostId| !view.withheld.hosts.contains(host);
+    for (host, record) in view.hosts.iter().filter(|(host, _)| readable(host)) {
         let reported =
             record.runners.values().any(|r| r.phase.is_terminal()) || !record.refused.is_empty();
         let before = view.assignments.get(host).and_then(|assignment| assignment.seen);
@@ -83,9 +85,8 @@ fn never_lived(
     if liveness == Liveness::Lost {
         return Some(Reason::HostLost { host: runner.host });
     }
-    // Without any report of its host nobody knows what was accepted there.
-    record?;
-    let waited = now.since(runner.phase.since());
+    // Only a report made after the deadline shows that it was not accepted before.
+    let waited = record?.at.min(now).since(runner.phase.since());
     (waited > policy.accept_deadline).then_some(Reason::NotAccepted { seconds: waited.as_secs() })
 }
 
@@ -98,7 +99,9 @@ pub fn dead_and_denied(plan: &mut Plan, turn: &Turn<'_>) {
             continue;
         }
         let since = runner.phase.since();
-        let waited = turn.now.since(since);
+        // A report made before the deadline does not show that it was missed.
+        let reported = turn.view.hosts.get(&runner.host).map_or(Timestamp(0), |host| host.at);
+        let waited = reported.min(turn.now).since(since);
         let reason = match runner.phase {
             RunnerPhase::Handed { .. } => turn
                 .view

@@ -41,7 +41,14 @@ impl<'a> Turn<'a> {
         let liveness: BTreeMap<HostId, Liveness> = roster
             .known_hosts(view)
             .into_iter()
-            .map(|host| (host, view.liveness(&host, policy, now)))
+            .map(|host| {
+                // Of what cannot be read nothing is added and nothing taken away.
+                let liveness = match view.liveness(&host, policy, now) {
+                    Liveness::Live if view.withheld.hosts.contains(&host) => Liveness::Suspect,
+                    liveness => liveness,
+                };
+                (host, liveness)
+            })
             .collect();
         let supply = roster
             .runners

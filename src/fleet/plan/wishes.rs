@@ -35,16 +35,30 @@ pub fn carried_over(turn: &Turn<'_>) -> Operator {
     operator.boosts.retain(|boost| boost.left > 0 && boost.expires_at > turn.now);
     // While hosts have yet to report, a runner that nobody shows may well live.
     if turn.view.ledger.rebuilding.is_none() {
-        operator.deletes.retain(|runner, _| {
-            turn.roster.runners.get(runner).is_some_and(RunnerView::is_occupied)
+        operator.deletes.retain(|runner, delete| {
+            let occupied = turn.roster.runners.get(runner).is_some_and(RunnerView::is_occupied);
+            occupied || !is_told_gone(turn, delete)
         });
     }
     operator
 }
 
+/// Whether a runner that nobody shows is known to be gone: its host has reported since it
+/// was to go, or has said nothing for so long that it is not waited for.
+fn is_told_gone(turn: &Turn<'_>, delete: &PendingDelete) -> bool {
+    let reported = delete.host.and_then(|host| turn.view.hosts.get(&host));
+    delete.host.is_none()
+        || reported.is_some_and(|record| record.at > delete.at)
+        || turn.now.since(delete.at) > turn.policy.delete_memory
+}
+
 /// Settles what can be settled at once and returns the scale requests.
 pub fn settle(plan: &mut Plan, operator: &mut Operator, turn: &Turn<'_>) -> Asked {
     let mut asked = Asked::default();
+    if turn.view.withheld.operator {
+        // What cannot be written down must not be granted: it waits.
+        return asked;
+    }
     let rebuilding = turn.view.ledger.rebuilding.is_some();
     for intent in &turn.view.intents {
         let waited = turn.now.since(intent.at);
@@ -106,8 +120,9 @@ fn settle_delete(
     match turn.roster.runners.get(&id).filter(|runner| runner.is_occupied()) {
         None => (Some(Reason::NoSuchRunner), Vec::new()),
         Some(runner) if runner.is_running() && !force => (Some(Reason::Busy), Vec::new()),
-        Some(_) => {
-            operator.deletes.insert(id, PendingDelete { intent, at: turn.now, force });
+        Some(runner) => {
+            let host = Some(runner.host);
+            operator.deletes.insert(id, PendingDelete { intent, at: turn.now, force, host });
             (None, vec![id])
         }
     }

@@ -1,6 +1,7 @@
 //! The agent's loop: one task that owns the state. What waits for Docker or GitHub runs
 //! beside it and comes back as an [`Event`].
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -169,6 +170,7 @@ impl AgentLoop {
         if let Some((assignment, read_at)) = self.assignment.take() {
             let listing = self.state.listing.take();
             self.state.term = assignment.term;
+            self.limits.frozen.store(assignment.frozen, Ordering::Relaxed);
             let agent = &self.state.agent;
             let mut actions = converge(agent, &assignment, read_at, listing.as_ref(), now);
             actions.retain(|action| self.may(action));

@@ -7,8 +7,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::rights::Rights;
+use super::rights::{LOOK_LIMIT, Rights};
 use super::standing::Part;
+use super::start::HAND_OVER_TIMEOUT;
 use super::{Event, Host};
 use crate::docker::{ContainerState, Docker, DockerError, Marker};
 use crate::election::Agency;
@@ -25,11 +26,12 @@ pub async fn identify(host: &Host, cancel: &CancellationToken) -> Option<HostId>
     persistently(host, cancel, || try_identify(host)).await
 }
 
-/// What a predecessor still had on its way to the daemon has come to its end after this
-/// long, or never will: it begins nothing once its lease has run out, looks at the marker
-/// at least once a second, gives a hand-over ten seconds, and a create or a start takes
-/// less on a daemon that answers at all. Only then does a list show all there is.
-pub const SETTLE: Duration = Duration::from_secs(12);
+/// How long a new agent's marker stands before it acts. By then its predecessor hands
+/// nothing over any more: it looked at the marker before each hand-over, and both the look
+/// and the hand-over have a limit. What it creates or starts later is handed nothing, and
+/// the next list shows it.
+pub const SETTLE: Duration = Duration::from_secs(8);
+const _: () = assert!(SETTLE.as_millis() > LOOK_LIMIT.as_millis() + HAND_OVER_TIMEOUT.as_millis());
 /// A daemon that does not answer must not hold a shutdown up.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
 
@@ -56,23 +58,30 @@ pub async fn take_over(
     host.standing.send_modify(|standing| standing.is(marker.host, Part::TakingOver));
     // Alone on its store, nobody else can have been the agent but a process that is gone.
     let mut before = None;
+    let read = || host.docker.marker(&host.cluster, marker.host);
     if host.store.health().borrow().shared {
-        let read = || host.docker.marker(&host.cluster, marker.host);
         let Some(found) = persistently(host, cancel, read).await else {
             return TakeOver::Cancelled;
         };
         before = found;
     }
     let write = || host.docker.write_marker(&host.cluster, &marker);
-    if persistently(host, cancel, write).await.is_none() {
-        return TakeOver::Cancelled;
-    }
-    if let Some(before) = before {
-        info!(host.id = %marker.host, boot = %before.boot, "taking over from an agent that did not hand over");
+    loop {
+        if persistently(host, cancel, write).await.is_none() {
+            return TakeOver::Cancelled;
+        }
+        let Some(before) = before else { break };
+        info!(host.id = %marker.host, boot = %before.boot,
+            "taking over from an agent that did not hand over");
         tokio::select! { biased;
-            () = cancel.cancelled() => (),
-            _ = agency.wait_for(Option::is_none) => (),
+            () = cancel.cancelled() => break,
+            _ = agency.wait_for(Option::is_none) => break,
             () = tokio::time::sleep(SETTLE) => (),
+        }
+        // A beat of the predecessor that was on its way may have written over it.
+        match persistently(host, cancel, read).await {
+            Some(found) if found.is_none_or(|found| found.boot != boot) => (),
+            Some(_) | None => break,
         }
     }
     if cancel.is_cancelled() {

@@ -11,8 +11,10 @@ use tracing::{Instrument, info, info_span, warn};
 use super::{Event, Host};
 use crate::fleet::converge::Found;
 use crate::fleet::id::{ContainerId, GitHubRunnerId, PoolName, RunnerId, RunnerName};
+use crate::fleet::policy::LIST_STALENESS;
 use crate::fleet::pool::Scope;
 use crate::fleet::reason::Reason;
+use crate::fleet::time::Timestamp;
 use crate::github::Deregistered;
 use crate::telemetry::{chain, trace};
 
@@ -45,6 +47,8 @@ pub struct RetireOrder {
     pub container: Option<ContainerId>,
     pub github_id: Option<GitHubRunnerId>,
     pub may_hold_registration: bool,
+    /// Since when it is in its phase. It may have been registered as late as that.
+    pub since: Timestamp,
     pub reason: Reason,
     pub force: bool,
     pub running: watch::Receiver<bool>,
@@ -135,9 +139,14 @@ async fn ask_github(host: &Host, order: &RetireOrder, scope: &Scope) -> Answer {
     }
 }
 
-/// A 404 may also mean that we may not see it: it counts only beside a complete list.
+/// A 404 may also mean that we may not see it: it counts only beside a complete list, and
+/// only one that is too young not to show a runner that was registered as late as can be.
 async fn confirm_absence(host: &Host, order: &RetireOrder, scope: &Scope) -> Answer {
     match host.github.registrations(scope).await {
+        Ok(reading) if reading.begun_at < order.since + LIST_STALENESS => {
+            info!("not found, but registered too lately for that to count");
+            Answer::Unclear
+        }
         Ok(reading) => match reading.registrations.iter().find(|row| row.name == order.name) {
             // A list may be a minute old. While it shows the runner alive, the 404 may be
             // one of permission, and the runner is left; a later list settles it.

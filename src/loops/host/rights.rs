@@ -17,12 +17,12 @@ use crate::election::Agency;
 use crate::fleet::id::ClusterMark;
 use crate::telemetry::chain;
 
-/// A look at the marker counts this long. Who takes over waits ten times as long between
+/// A look at the marker counts this long. Who takes over waits several times as long between
 /// its marker and its first change.
 const LOOK_COUNTS: Duration = Duration::from_secs(1);
 
 /// The loop waits for a look; a daemon that hangs must not stop it from following.
-const LOOK_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const LOOK_LIMIT: Duration = Duration::from_secs(2);
 
 /// What may be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

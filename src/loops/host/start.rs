@@ -1,6 +1,7 @@
 //! One start: create, then start and mint side by side, then hand the configuration over
 //! through standard input. Whatever fails on the way, nothing is left behind.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
 use super::{Event, Host, Limits, follow, remove};
-use crate::docker::{Attached, DockerError, RunnerContainer};
+use crate::docker::{Attached, DockerError, Input, RunnerContainer};
 use crate::fleet::id::{
     BootId, ContainerId, GitHubRunnerId, HostId, PoolName, RunnerId, RunnerName,
 };
@@ -20,16 +21,16 @@ use crate::github::{GitHubError, MintRequest};
 use crate::telemetry::metrics::StartPhase;
 use crate::telemetry::{chain, trace};
 
-/// A listener that does not take its configuration within this time is broken.
-const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(10);
-
-const NOT_AGENT: &str = "this process is not the host's agent now";
+/// A listener reads its configuration at once; 5 s cover a busy daemon.
+pub(super) const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a start ended that did not hand over.
 #[derive(Debug)]
 pub enum StartEnd {
     Failed(Failure),
     Cancelled,
+    /// The fleet was frozen before anything was done: it is begun anew later.
+    Held,
 }
 
 /// What one start needs to know.
@@ -97,6 +98,9 @@ impl Start {
         };
         // Closed: the process stops, and what has not begun is left to another agent.
         let Ok(permit) = permit else { return Err(StartEnd::Cancelled) };
+        if self.limits.frozen.load(Ordering::Relaxed) {
+            return Err(StartEnd::Held);
+        }
         let begun = tokio::time::Instant::now();
         let container = self.create().await?;
         self.host.metrics.startup_phase(&self.pool.name, StartPhase::Create, begun.elapsed());
@@ -130,29 +134,29 @@ impl Start {
             if is_network_missing(&error) {
                 self.limits.networks.lock().await.remove(&self.pool.name);
             }
-            let failure = Failure::Start { message: chain(&error) };
-            return Err(self.undo(&container, Some(minted.0), StartEnd::Failed(failure)).await);
+            let end = match error {
+                DockerError::NotAgent { .. } => StartEnd::Cancelled,
+                _ => StartEnd::Failed(Failure::Start { message: chain(&error) }),
+            };
+            return Err(self.undo(&container, Some(minted.0), end).await);
         }
-        if self.order.cancel.is_cancelled() {
+        // Without the right to it, the next agent finds a container that was handed nothing
+        // and that ends by itself.
+        if self.order.cancel.is_cancelled() || !self.limits.rights.may_care().await {
             return Err(self.undo(&container, Some(minted.0), StartEnd::Cancelled).await);
         }
-        if !self.limits.rights.may_care().await {
-            // The next agent finds the container without life and discards it.
-            let failure = Failure::HandOver { message: NOT_AGENT.to_owned() };
-            return Err(self.undo(&container, Some(minted.0), StartEnd::Failed(failure)).await);
-        }
-        match hand_over(attached, &minted.1).await {
-            Ok(lines) => {
+        let Attached { stdin, lines } = attached;
+        match hand_over(stdin, &minted.1).await {
+            Ok(()) => {
                 self.host.metrics.startup_phase(&self.pool.name, StartPhase::Hand, begun.elapsed());
-                self.tell(Event::Seen(self.order.runner, Seen::Handed)).await;
                 info!("handed its configuration over");
-                Ok(lines)
             }
-            Err(message) => {
-                let failure = Failure::HandOver { message };
-                Err(self.undo(&container, Some(minted.0), StartEnd::Failed(failure)).await)
-            }
+            // It may have arrived whole, and a job with it. So it counts as handed over: it
+            // comes to listen, or ends by itself, or misses its deadline.
+            Err(error) => warn!(error, "it is not known whether it got its configuration"),
         }
+        self.tell(Event::Seen(self.order.runner, Seen::Handed)).await;
+        Ok(lines)
     }
 
     async fn tell(&self, event: Event) {
@@ -187,6 +191,10 @@ impl Start {
         if created.as_ref().is_err_and(is_network_missing) {
             // Somebody removed the network since it was made.
             created = self.try_create(&spec, true).await;
+        }
+        if matches!(created, Err(DockerError::NotAgent { .. })) {
+            // Says nothing of the pool, and nothing was asked of the daemon.
+            return Err(StartEnd::Cancelled);
         }
         if created.as_ref().is_err_and(DockerError::is_transient) {
             self.discard_unheard().await;
@@ -281,8 +289,7 @@ fn is_network_missing(error: &DockerError) -> bool {
 }
 
 /// Writes the blob and a newline, then closes the input: nobody can feed it twice.
-async fn hand_over(attached: Attached, jit_config: &SecretString) -> Result<Lines, String> {
-    let Attached { mut stdin, lines } = attached;
+async fn hand_over(mut stdin: Input, jit_config: &SecretString) -> Result<(), String> {
     let write = async {
         stdin.write_all(jit_config.expose_secret().as_bytes()).await?;
         stdin.write_all(b"\n").await?;
@@ -290,7 +297,7 @@ async fn hand_over(attached: Attached, jit_config: &SecretString) -> Result<Line
         stdin.shutdown().await
     };
     match tokio::time::timeout(HAND_OVER_TIMEOUT, write).await {
-        Ok(Ok(())) => Ok(lines),
+        Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("not taken within {} s", HAND_OVER_TIMEOUT.as_secs())),
     }

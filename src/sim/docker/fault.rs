@@ -2,10 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io;
+use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::docker::DockerError;
+use tokio::io::AsyncWrite;
+
+use crate::docker::{DockerError, Input};
 
 /// How long a call that gets no answer waits for it, as at a real engine.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -22,6 +27,8 @@ pub enum Operation {
     Pull,
     Create,
     Attach,
+    /// The end of what is written to a container's standard input.
+    HandOver,
     Start,
     State,
     Stop,
@@ -97,6 +104,15 @@ impl Faults {
         }
     }
 
+    /// A standard input whose end fails as planned: all that was written has arrived, and
+    /// the writer is told otherwise.
+    pub(super) fn input(&self, input: Input) -> Input {
+        match self.next(Operation::HandOver) {
+            Some(_) => Box::pin(Doubtful(input)),
+            None => input,
+        }
+    }
+
     fn next(&self, operation: Operation) -> Option<Fault> {
         let mut state = self.state();
         *state.calls.entry(operation).or_default() += 1;
@@ -118,4 +134,28 @@ impl Faults {
 
 fn unreachable(action: &'static str) -> DockerError {
     DockerError::Unreachable { action, source: "the modelled connection is broken".into() }
+}
+
+/// Says that it failed when it is closed, and has closed.
+struct Doubtful(Input);
+
+impl AsyncWrite for Doubtful {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.as_mut().poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.0.as_mut().poll_shutdown(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            other => other,
+        }
+    }
 }

@@ -18,10 +18,14 @@ use crate::fleet::id::{HostId, ReplicaId, Term};
 use crate::fleet::intent::{Intent, Operator};
 use crate::fleet::replica::ReplicaRecord;
 use crate::fleet::time::Timestamp;
+use crate::fleet::view::Withheld;
 use crate::store::{Snapshot, StoreError, Unreadable};
 
 /// Everything is read anew this often, whatever the versions say.
 const ALL_EVERY: Duration = Duration::from_secs(60);
+
+/// Where the operator state is.
+const OPERATOR: &str = "state operator";
 
 /// The records read so far, and as of which versions.
 #[derive(Debug, Default)]
@@ -184,6 +188,7 @@ impl Known {
             operator,
             intents: self.intents.clone(),
             digest: self.digest.clone(),
+            withheld: self.withheld(keys, &unreadable),
             unreadable,
         };
         Ok(whole.then_some(snapshot))
@@ -238,12 +243,21 @@ impl Known {
                 Ok(operator)
             }
             (Err(problem), Some((_, operator))) => {
-                unreadable.push(Unreadable { key: keys.named("state operator"), problem });
+                unreadable.push(Unreadable { key: keys.named(OPERATOR), problem });
                 Ok(operator.clone())
             }
             (Err(problem), None) => {
-                Err(StoreError::Unreadable { key: keys.named("state operator"), problem })
+                Err(StoreError::Unreadable { key: keys.named(OPERATOR), problem })
             }
+        }
+    }
+
+    fn withheld(&self, keys: &Keys, unreadable: &[Unreadable]) -> Withheld {
+        let names = self.hosts.bad.keys().chain(self.assignments.bad.keys());
+        let operator = keys.named(OPERATOR);
+        Withheld {
+            hosts: names.filter_map(|name| name.parse().ok()).collect(),
+            operator: unreadable.iter().any(|record| record.key == operator),
         }
     }
 

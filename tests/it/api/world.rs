@@ -604,6 +604,7 @@ fn nothing(pools: &BTreeMap<PoolName, Pool>, at: Timestamp) -> Published {
             intents: Vec::new(),
             ledger: Ledger::default(),
             budget: Budget::open(0),
+            withheld: runner_orchestrator::fleet::view::Withheld::default(),
         },
         plan: runner_orchestrator::fleet::plan::Plan::default(),
         term: None,

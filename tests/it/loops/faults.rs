@@ -3,9 +3,15 @@
 
 use std::time::Duration;
 
+use runner_orchestrator::docker::Docker;
+use runner_orchestrator::fleet::id::IntentId;
+use runner_orchestrator::fleet::intent::{Intent, Wish};
+use runner_orchestrator::fleet::time::Timestamp;
 use runner_orchestrator::sim::docker::{Fault as DockerFault, Operation};
-use runner_orchestrator::sim::github::Fault;
+use runner_orchestrator::sim::github::{Fault, StateReport};
 use runner_orchestrator::sim::listener::ListenerFaults;
+use runner_orchestrator::store::Store;
+use uuid::Uuid;
 
 use super::world::World;
 
@@ -81,6 +87,51 @@ async fn docker_is_away_for_two_minutes() {
     world.jobs(&lengths());
     world.until_all_done(Duration::from_secs(600)).await;
     world.until(Duration::from_secs(300), "no registrations", |s| s.runners.is_empty()).await;
+    world.end().await;
+}
+
+/// A configuration that may have arrived whole is as good as handed over: its runner may be
+/// given a job at any moment, and is not taken away as one that never had any.
+#[tokio::test(start_paused = true)]
+async fn a_hand_over_in_doubt_kills_no_job() {
+    let mut world = World::new(ListenerFaults::default());
+    world.docker.fail(Operation::HandOver, DockerFault::DropAnswer, 6);
+    world.start();
+    world.jobs(&[20.0; 6]);
+    world.until_all_done(Duration::from_secs(120)).await;
+    let made = world.docker.calls(Operation::Create);
+    assert_eq!(made, 6, "each of them served its job");
+    world.until(Duration::from_secs(300), "no registrations", |s| s.runners.is_empty()).await;
+    world.end().await;
+}
+
+/// A runner found after a restart is known by its name alone, and GitHub's list may be too
+/// old to show it: that it is not there is no proof that no job can reach it.
+#[tokio::test(start_paused = true)]
+async fn a_list_older_than_a_runner_is_no_proof_that_it_is_gone() {
+    let mut world = World::new(ListenerFaults::default());
+    world.pool.min_runners = 1;
+    world.start();
+    let listens = |s: &StateReport| s.runners.iter().any(|runner| runner.status == "online");
+    world.until(Duration::from_secs(30), "a runner", listens).await;
+    let stale = Fault { stale_seconds: Some(60), ..Fault::default() };
+    world.sim.add_fault(Fault { route: "GET *".to_owned(), ..stale }).unwrap();
+    world.kill();
+    world.start();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let host = world.docker.containers(&World::mark()).await.unwrap().remove(0);
+    let wish = Wish::Delete { runner: host.labels.runner, force: false };
+    let intent = Intent { id: IntentId(Uuid::new_v4()), at: Timestamp(0), wish };
+    world.store().record(intent).await.unwrap();
+    for _ in 0..300 {
+        let there = world.docker.containers(&World::mark()).await.unwrap();
+        let registered = world.state().runners.iter().any(|r| r.name == host.labels.name.as_str());
+        let lives = there.iter().any(|container| container.id == host.id);
+        assert!(lives || !registered, "taken away while GitHub could still give it a job");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    world.sim.clear_faults();
+    world.pool.min_runners = 0;
     world.end().await;
 }
 

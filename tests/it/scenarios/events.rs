@@ -52,6 +52,16 @@ pub(crate) fn happen(world: &mut World, line: &str) -> Done {
             let id = daemon(world, host)?.agent.host;
             world.assignments.remove(&id).ok_or("there is none")?;
         }
+        ["assignment", host, "unreadable"] => {
+            let id = daemon(world, host)?.agent.host;
+            world.withheld.hosts.insert(id);
+        }
+        ["assignment", host, "readable"] => {
+            let id = daemon(world, host)?.agent.host;
+            world.withheld.hosts.remove(&id);
+        }
+        ["operator", "state", "unreadable"] => world.withheld.operator = true,
+        ["operator", "state", "readable"] => world.withheld.operator = false,
         ["leader", "away"] => world.leaderless = true,
         ["leader", "back"] => world.leaderless = false,
         ["leader", "changes"] => {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use runner_orchestrator::fleet::host::Liveness;
+use runner_orchestrator::fleet::id::{HostId, Term};
 use runner_orchestrator::fleet::plan::Plan;
 use runner_orchestrator::fleet::policy::Policy;
 use runner_orchestrator::fleet::reason::Reason;
@@ -22,6 +23,16 @@ pub(crate) fn check_plan(
     placements(view, policy, plan, now)?;
     retirements(view, policy, plan, now)?;
     floors(view, plan)?;
+    if let Some(host) = plan.assignments(view, Term(1)).keys().find(|h| is_withheld(view, h)) {
+        return Err(format!("the assignment of {host} is written and could not be read"));
+    }
+    let touched = plan.place.iter().map(|placement| placement.host);
+    if touched.chain(plan.retire.iter().map(|order| order.host)).any(|h| is_withheld(view, &h)) {
+        return Err("something was decided of a host that could not be read".to_owned());
+    }
+    if view.withheld.operator && (plan.operator.is_some() || !plan.outcomes.is_empty()) {
+        return Err("the operator state is written and could not be read".to_owned());
+    }
     if view.operator.frozen_since.is_some()
         && plan.operator.is_none()
         && !(plan.place.is_empty() && plan.retire.is_empty() && plan.deregister.is_empty())
@@ -31,11 +42,15 @@ pub(crate) fn check_plan(
     Ok(())
 }
 
+fn is_withheld(view: &View, host: &HostId) -> bool {
+    view.withheld.hosts.contains(host)
+}
+
 fn placements(view: &View, policy: &Policy, plan: &Plan, now: Timestamp) -> Result<(), String> {
     let mut roster = view.roster();
     // What is taken back in the same plan takes up no room any more.
     for release in &plan.release {
-        roster.runners.remove(&release.runner);
+        roster.release(view, release.runner);
     }
     let counts = roster.count(view, policy, now);
     let mut ids = BTreeSet::new();

@@ -19,7 +19,7 @@ use runner_orchestrator::fleet::policy::Policy;
 use runner_orchestrator::fleet::pool::{Pool, Scope};
 use runner_orchestrator::fleet::rebuild::{Look, StoreMemory};
 use runner_orchestrator::fleet::time::Timestamp;
-use runner_orchestrator::fleet::view::View;
+use runner_orchestrator::fleet::view::{View, Withheld};
 use uuid::Uuid;
 
 use super::daemon::{Daemon, Outside};
@@ -59,6 +59,8 @@ pub(crate) struct World {
     pub(crate) operator: Operator,
     pub(crate) intents: Vec<Intent>,
     pub(crate) budget: Budget,
+    /// What the store holds and nobody of this version can read.
+    pub(crate) withheld: Withheld,
     pub(crate) hub: Hub,
     pub(crate) daemons: BTreeMap<String, Daemon>,
     pub(crate) names: BTreeMap<RunnerName, String>,
@@ -96,6 +98,7 @@ impl World {
             operator: Operator::default(),
             intents: Vec::new(),
             budget: Budget::open(180),
+            withheld: Withheld::default(),
             hub: Hub::default(),
             daemons: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -187,7 +190,12 @@ impl World {
             if daemon.silent || self.shared.away_since.is_some() {
                 continue;
             }
-            let assignment = self.assignments.get(&daemon.agent.host).cloned().unwrap_or_default();
+            let mut assignment =
+                self.assignments.get(&daemon.agent.host).cloned().unwrap_or_default();
+            if self.withheld.hosts.contains(&daemon.agent.host) {
+                // As after a reading that failed: what was accepted goes on.
+                assignment = Assignment { seen: None, ..Assignment::default() };
+            }
             let mut outside = Outside { hub: &mut self.hub, pools: &self.pools, now: self.now };
             let told = daemon.turn(&assignment, &mut outside)?;
             for (what, id, more) in told {
@@ -226,15 +234,18 @@ impl World {
     }
 
     fn snapshot(&self) -> View {
+        let mut assignments = self.assignments.clone();
+        assignments.retain(|host, _| !self.withheld.hosts.contains(host));
         View {
             cluster: mark(),
             pools: self.pools.clone(),
             hosts: self.records.clone(),
-            assignments: self.assignments.clone(),
+            assignments,
             operator: self.operator.clone(),
             intents: self.intents.clone(),
             ledger: self.ledger.clone(),
             budget: self.budget.clone(),
+            withheld: self.withheld.clone(),
         }
     }
 

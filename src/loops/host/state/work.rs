@@ -60,6 +60,7 @@ impl State {
                 local.record.retiring = None;
                 return;
             }
+            Some(StartEnd::Held) => return,
             Some(StartEnd::Failed(failure)) => Seen::Failed(failure),
             Some(StartEnd::Cancelled) => {
                 let reason = local.record.retiring.clone().unwrap_or(Reason::NeverStarted);
@@ -89,6 +90,7 @@ impl State {
             container: local.record.container.clone(),
             github_id: local.record.github_id,
             may_hold_registration: local.record.phase.may_hold_registration(),
+            since: local.record.phase.since(),
             reason,
             force,
             running: handle.running.subscribe(),
