@@ -185,6 +185,11 @@ impl ApiState {
             .flat_map(|record| problems(record, known))
             .map(|it| Degraded { what: "replica", problem: it.problem, fix: it.fix.to_owned() })
             .collect();
+        found.extend(self.leading_though_drained(known).map(|who| Degraded {
+            what: "replica",
+            problem: format!("{who} is being drained and leads on: no other replica is there"),
+            fix: "start another replica, or undrain it".to_owned(),
+        }));
         if let Some(off) = self.forwarding_off().filter(|_| replicas.len() > 1) {
             found.push(Degraded {
                 what: "peers",

@@ -146,7 +146,7 @@ impl Shown<'_> {
         self.one(
             "orchestrator_cluster_hosts_draining",
             "Hosts that get nothing new, by an operator's wish.",
-            whole(hosts().filter(|host| view.operator.draining.contains(&host.host)).count()),
+            whole(hosts().filter(|host| view.operator.drains(host)).count()),
         )?;
         self.one(
             "orchestrator_cluster_capacity_runners",
