@@ -314,7 +314,8 @@ pub async fn drain_replica(
     if drain.leads {
         message.push_str("; it leads on, for no other replica is there");
     }
-    message.push_str(&format!("; runners left on its hosts: {}", drain.runners_left));
+    message.push_str("; runners left on its hosts: ");
+    message.push_str(&drain.runners_left.to_string());
     let (state, intent) = (switched.state, switched.intent);
     Ok((status, Json(ReplicaDrained { message, state, intent, drain })))
 }

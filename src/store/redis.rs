@@ -26,6 +26,7 @@ use crate::fleet::time::Timestamp;
 pub mod address;
 mod codec;
 mod connect;
+pub mod examine;
 mod health;
 mod hints;
 pub mod keys;
