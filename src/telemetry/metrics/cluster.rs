@@ -33,6 +33,8 @@ pub struct Cluster<'a> {
     pub unreadable: usize,
     /// The store could be read just now.
     pub store_up: bool,
+    /// What the answering replica finds wrong with the store.
+    pub store_warnings: usize,
 }
 
 /// A leader's turn.
@@ -91,6 +93,11 @@ impl Shown<'_> {
             "orchestrator_cluster_store_up",
             "Whether the store could be read for this answer (1) or what is shown is older (0).",
             i64::from(cluster.store_up),
+        )?;
+        self.one(
+            "orchestrator_cluster_store_warnings",
+            "What this replica finds wrong with the store: read-only, full, evicting, too old.",
+            whole(cluster.store_warnings),
         )?;
         self.one(
             "orchestrator_cluster_leader",
