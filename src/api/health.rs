@@ -82,8 +82,8 @@ pub struct Alive {
 
 /// Whether the process makes progress
 ///
-/// 503 when what keeps its leases has not moved for longer than a lease lasts: a restart
-/// helps, and nothing else does.
+/// 503 when the task that keeps the leader's lease or the lead loop has not moved for 10
+/// seconds: a restart helps, and nothing else does.
 #[utoipa::path(get, path = "/livez", tag = "probes", security(()),
     responses(
         (status = 200, description = "It does", body = Alive),
