@@ -7,6 +7,7 @@ use serde::Serialize;
 pub mod docker;
 pub mod github;
 pub mod live;
+pub mod redis;
 
 /// Everything found, in groups.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]

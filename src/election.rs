@@ -2,6 +2,7 @@
 //! store; whoever holds it gets a [`Leadership`] or an [`Agency`], and nothing that only
 //! the leader or the agent may do can be called without one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,12 +146,23 @@ pub struct Vitals(Arc<Signs>);
 struct Signs {
     lease: watch::Sender<Option<Instant>>,
     work: watch::Sender<Option<Instant>>,
+    /// Who leaves leading to the others.
+    not_to_lead: watch::Sender<BTreeSet<ReplicaId>>,
 }
 
 impl Vitals {
     /// The leader's loop has got on with its work.
     pub fn beat(&self) {
         self.0.work.send_replace(Some(Instant::now()));
+    }
+
+    /// These replicas leave leading to the others: at once, and until told otherwise.
+    pub fn leave_leading(&self, replicas: BTreeSet<ReplicaId>) {
+        self.0.not_to_lead.send_if_modified(|before| {
+            let moved = *before != replicas;
+            *before = replicas;
+            moved
+        });
     }
 
     /// What is stuck, for `/livez`. A task that has not begun yet is not.
@@ -207,9 +219,13 @@ impl Campaign {
                 () = tokio::time::sleep_until(again) => (),
                 Ok(()) = leases.changed(), if waits => (),
                 () = self.work_begins(), if waits => (),
+                () = self.leads_against(waits) => (),
             }
             self.beat();
-            if self.work_turns() {
+            if self.is_to_leave() && hold.is_some() {
+                info!(replica.id = %self.replica, "leaving the lead to the other replicas");
+            }
+            if self.work_turns() && !self.is_to_leave() {
                 let turn = self.turn(hold, &mut seen, heard).await;
                 (hold, again, heard) = (turn.hold, turn.again, turn.heard);
                 tell(hold);
@@ -243,6 +259,27 @@ impl Campaign {
 
     fn work_turns(&self) -> bool {
         self.vitals.as_ref().is_none_or(Vitals::work_turns)
+    }
+
+    fn is_to_leave(&self) -> bool {
+        let leaving = |vitals: &Vitals| vitals.0.not_to_lead.borrow().contains(&self.replica);
+        self.vitals.as_ref().is_some_and(leaving)
+    }
+
+    /// Ends when this replica is asked to leave leading to others while it holds the lease,
+    /// or no longer while it `waits`.
+    async fn leads_against(&self, waits: bool) {
+        let Some(vitals) = &self.vitals else { return std::future::pending().await };
+        let mut leaving = vitals.0.not_to_lead.subscribe();
+        let now = leaving.borrow_and_update().contains(&self.replica);
+        let ends = |now: bool| now != waits;
+        // While it waits and is not asked, its own pace is right.
+        if waits && !now {
+            return std::future::pending().await;
+        }
+        if leaving.wait_for(|them| ends(them.contains(&self.replica))).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Ends when the loop that does the work has made its very first turn.

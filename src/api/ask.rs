@@ -10,7 +10,6 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tracing::{Span, info};
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::ApiState;
 use super::extract::Path;
@@ -114,7 +113,9 @@ pub fn store_away(error: &StoreError) -> Problem {
 /// A fresh id, or one that follows from the key and the wish: the same request under
 /// the same key is the same intent on every replica.
 fn intent_id(state: &ApiState, headers: &HeaderMap, wish: &Wish) -> Result<IntentId, Problem> {
-    let Some(key) = headers.get(&IDEMPOTENCY_KEY) else { return Ok(IntentId(Uuid::now_v7())) };
+    let Some(key) = headers.get(&IDEMPOTENCY_KEY) else {
+        return Ok(IntentId(state.handle.edges.clock.ordered_id()));
+    };
     let key = key.to_str().ok().filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len())).ok_or_else(
         || {
             let detail = format!("Idempotency-Key must be 1 to {KEY_BYTES_MAX} plain characters");

@@ -82,8 +82,8 @@ pub struct Alive {
 
 /// Whether the process makes progress
 ///
-/// 503 when what keeps its leases has not moved for longer than a lease lasts: a restart
-/// helps, and nothing else does.
+/// 503 when the task that keeps the leader's lease or the lead loop has not moved for 10
+/// seconds: a restart helps, and nothing else does.
 #[utoipa::path(get, path = "/livez", tag = "probes", security(()),
     responses(
         (status = 200, description = "It does", body = Alive),
@@ -185,6 +185,11 @@ impl ApiState {
             .flat_map(|record| problems(record, known))
             .map(|it| Degraded { what: "replica", problem: it.problem, fix: it.fix.to_owned() })
             .collect();
+        found.extend(self.leading_though_drained(known).map(|who| Degraded {
+            what: "replica",
+            problem: format!("{who} is being drained and leads on: no other replica is there"),
+            fix: "start another replica, or undrain it".to_owned(),
+        }));
         if let Some(off) = self.forwarding_off().filter(|_| replicas.len() > 1) {
             found.push(Degraded {
                 what: "peers",

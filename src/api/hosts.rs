@@ -2,19 +2,21 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::ApiState;
+use super::ask::AskedState;
 use super::company::Known;
 use super::extract::{NoBody, Path};
 use super::pools::{SwitchAnswer, Switched, switch};
 use super::problem::{Code, Problem, ProblemBody, quoted};
 use super::reading::Reading;
-use super::shape::{At, IdText};
-use crate::fleet::host::{HostRecord, Liveness};
-use crate::fleet::id::{BootId, HostId, ReplicaId};
+use super::shape::{At, IdText, at};
+use crate::fleet::drain::{Progress, progress};
+use crate::fleet::host::{Capacity, HostRecord, Liveness};
+use crate::fleet::id::{BootId, HostId, IntentId, ReplicaId};
 use crate::fleet::intent::Wish;
 
 /// All hosts.
@@ -38,8 +40,11 @@ pub struct HostBody {
     pub liveness: &'static str,
     pub docker_up: bool,
     pub docker_version: Option<String>,
-    /// Gets nothing new, by an operator's wish.
+    /// Gets nothing new, by an operator's wish: it is drained, or the replica that cares
+    /// for it is.
     pub draining: bool,
+    /// How far that has come; null while nobody drains it.
+    pub drain: Option<DrainBody>,
     pub stopping: bool,
     pub max_runners: u32,
     /// How many runners take up room on it.
@@ -57,6 +62,94 @@ pub struct HostBody {
     pub agent: Option<String>,
     #[schema(value_type = IdText)]
     pub boot: BootId,
+    pub capacity: CapacityBody,
+}
+
+/// How far the drain of a host has come.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct DrainBody {
+    pub since: Option<At>,
+    /// Runners there when it began; null when that was not noted.
+    pub runners_at_first: Option<u32>,
+    /// Runners that still take up room there.
+    pub runners_left: u32,
+    pub left: DrainLeft,
+    /// Nothing is left, neither there nor at GitHub: the host can be taken away.
+    pub done: bool,
+}
+
+/// What has yet to go from a host.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct DrainLeft {
+    pub idle: u32,
+    pub busy: u32,
+    /// Not listening yet.
+    pub starting: u32,
+    /// Found running, of unknown use.
+    pub unknown: u32,
+    /// Registrations at GitHub that no runner there claims.
+    pub unclaimed: u32,
+}
+
+/// What a host's machine offers; null = not known.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct CapacityBody {
+    pub cpus: Option<u32>,
+    pub memory_bytes: Option<u64>,
+    /// Free where its Docker keeps data.
+    pub disk_free_bytes: Option<u64>,
+    #[schema(example = "x86_64")]
+    pub architecture: Option<String>,
+}
+
+impl From<Progress> for DrainBody {
+    fn from(progress: Progress) -> Self {
+        let left = progress.left;
+        Self {
+            since: at(progress.since),
+            runners_at_first: progress.at_first,
+            runners_left: left.runners(),
+            left: DrainLeft {
+                idle: left.idle,
+                busy: left.busy,
+                starting: left.starting,
+                unknown: left.unknown,
+                unclaimed: left.unclaimed,
+            },
+            done: progress.is_done(),
+        }
+    }
+}
+
+impl DrainBody {
+    /// For people.
+    fn sentence(&self) -> String {
+        let DrainLeft { idle, busy, starting, unknown, unclaimed } = self.left;
+        if self.done {
+            return "nothing is left on it".to_owned();
+        }
+        let parts = [
+            (idle, "idle"),
+            (busy, "busy"),
+            (starting, "starting"),
+            (unknown, "unknown"),
+            (unclaimed, "only registered"),
+        ];
+        let left = parts.iter().filter(|(many, _)| *many > 0);
+        let left: Vec<String> = left.map(|(many, state)| format!("{many} {state}")).collect();
+        format!("left there: {}", left.join(", "))
+    }
+}
+
+impl From<&Capacity> for CapacityBody {
+    fn from(capacity: &Capacity) -> Self {
+        Self {
+            cpus: capacity.cpus,
+            memory_bytes: capacity.memory_bytes,
+            disk_free_bytes: capacity.disk_free_bytes,
+            architecture: capacity.architecture.clone(),
+        }
+    }
 }
 
 /// Every host's body.
@@ -77,7 +170,8 @@ pub fn host_bodies(state: &ApiState, reading: &Reading, known: &Known) -> Vec<Ho
             },
             docker_up: host.docker_up,
             docker_version: host.docker_version.clone(),
-            draining: view.operator.draining.contains(&host.host),
+            draining: view.operator.drains(host),
+            drain: progress(view, &host.host).map(DrainBody::from),
             stopping: host.stopping,
             max_runners: host.max_runners,
             runners: occupied.get(&host.host).copied().unwrap_or(0),
@@ -91,6 +185,7 @@ pub fn host_bodies(state: &ApiState, reading: &Reading, known: &Known) -> Vec<Ho
             replica: host.replica,
             agent: agent(host, known),
             boot: host.boot,
+            capacity: CapacityBody::from(&host.capacity),
         })
         .collect()
 }
@@ -131,14 +226,25 @@ fn host<'a>(reading: &'a Reading, asked: &str) -> Result<&'a HostRecord, Problem
     }
 }
 
+/// A drain that was asked for, and how far it has come.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Drained {
+    pub message: String,
+    pub state: AskedState,
+    /// For `/api/v1/intents/{id}`.
+    #[schema(value_type = IdText)]
+    pub intent: IntentId,
+    pub drain: DrainBody,
+}
+
 /// Empty a host
 ///
 /// It gets nothing new, its idle runners are removed, and its busy ones finish.
 #[utoipa::path(post, path = "/api/v1/hosts/{id}/drain", tag = "operate",
     params(("id" = String, Path, description = "The host's id or name")),
     responses(
-        (status = 200, description = "Draining", body = Switched),
-        (status = 202, description = "Recorded; no leader has answered yet", body = Switched),
+        (status = 200, description = "Draining", body = Drained),
+        (status = 202, description = "Recorded; no leader has answered yet", body = Drained),
         (status = 404, description = "No such host", body = ProblemBody,
             content_type = "application/problem+json"),
     ))]
@@ -147,11 +253,17 @@ pub async fn drain_host(
     Path(asked): Path<String>,
     headers: HeaderMap,
     _: NoBody,
-) -> SwitchAnswer {
+) -> Result<(StatusCode, Json<Drained>), Problem> {
     let reading = state.read();
     let host = host(&reading, &asked)?;
     let done = format!("Host {} is being drained", host.hostname);
-    switch(&state, &headers, Wish::Drain { host: host.host }, done).await
+    let wish = Wish::Drain { host: host.host };
+    let (status, Json(switched)) = switch(&state, &headers, wish, done).await?;
+    // The leader may have shown what it did already, or not yet.
+    let drain = DrainBody::from(Progress::begun(state.read().view(), &host.host));
+    let message = format!("{}; {}", switched.message, drain.sentence());
+    let (state, intent) = (switched.state, switched.intent);
+    Ok((status, Json(Drained { message, state, intent, drain })))
 }
 
 /// Use a drained host again
@@ -171,6 +283,11 @@ pub async fn undrain_host(
 ) -> SwitchAnswer {
     let reading = state.read();
     let host = host(&reading, &asked)?;
-    let done = format!("Host {} is in use again", host.hostname);
+    let done = if reading.view().operator.draining_replicas.contains(&host.replica) {
+        let replica = state.company().await.name(host.replica);
+        format!("Host {} is drained no longer, but with its replica {replica}", host.hostname)
+    } else {
+        format!("Host {} is in use again", host.hostname)
+    };
     switch(&state, &headers, Wish::Undrain { host: host.host }, done).await
 }

@@ -40,6 +40,10 @@ pub async fn cluster_metrics(State(state): State<ApiState>) -> Text {
 }
 
 impl ApiState {
+    fn store_warnings(&self) -> usize {
+        self.handle.edges.store.health().borrow().warnings.len()
+    }
+
     async fn cluster_text(&self) -> String {
         match self.snapshot().await {
             Ok(snapshot) => self.rendered(snapshot),
@@ -86,6 +90,7 @@ impl ApiState {
             problems,
             unreadable,
             store_up: true,
+            store_warnings: self.store_warnings(),
         })
     }
 
@@ -107,6 +112,7 @@ impl ApiState {
             )),
             unreadable: company.unreadable.len(),
             store_up: false,
+            store_warnings: self.store_warnings(),
         })
     }
 }

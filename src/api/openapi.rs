@@ -63,6 +63,8 @@ pub(super) fn documented() -> OpenApiRouter<ApiState> {
         .routes(routes!(hosts::drain_host))
         .routes(routes!(hosts::undrain_host))
         .routes(routes!(replicas::list_replicas))
+        .routes(routes!(replicas::drain_replica))
+        .routes(routes!(replicas::undrain_replica))
         .routes(routes!(jobs::list_jobs))
         .routes(routes!(jobs::why_waiting))
         .routes(routes!(decisions::list_decisions))

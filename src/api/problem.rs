@@ -29,6 +29,7 @@ pub enum Code {
     UnknownRunner,
     UnknownPool,
     UnknownHost,
+    UnknownReplica,
     UnknownJob,
     UnknownIntent,
     MethodNotAllowed,
@@ -68,6 +69,7 @@ impl Code {
             Self::UnknownRunner => "unknown_runner",
             Self::UnknownPool => "unknown_pool",
             Self::UnknownHost => "unknown_host",
+            Self::UnknownReplica => "unknown_replica",
             Self::UnknownJob => "unknown_job",
             Self::UnknownIntent => "unknown_intent",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -105,6 +107,7 @@ impl Code {
             | Self::UnknownRunner
             | Self::UnknownPool
             | Self::UnknownHost
+            | Self::UnknownReplica
             | Self::UnknownJob
             | Self::UnknownIntent => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -139,6 +142,7 @@ impl Code {
             Self::UnknownRunner => "No such runner",
             Self::UnknownPool => "No such pool",
             Self::UnknownHost => "No such host",
+            Self::UnknownReplica => "No such replica",
             Self::UnknownJob => "No such job waits",
             Self::UnknownIntent => "No such intent",
             Self::MethodNotAllowed => "The route does not take this method",

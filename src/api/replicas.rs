@@ -3,14 +3,22 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::ApiState;
+use super::ask::AskedState;
 use super::company::{Known, name};
+use super::extract::{NoBody, Path};
+use super::pools::{SwitchAnswer, Switched, switch};
+use super::problem::{Code, Problem, ProblemBody, quoted};
 use super::shape::{At, IdText};
-use crate::fleet::id::{HostId, ReplicaId};
+use crate::fleet::drain::Left;
+use crate::fleet::id::{HostId, IntentId, ReplicaId};
+use crate::fleet::intent::Wish;
 use crate::fleet::replica::{ReplicaRecord, disagreements};
+use crate::fleet::view::View;
 
 /// All replicas.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -57,8 +65,35 @@ pub struct ReplicaBody {
     pub announced_at: At,
     /// How long ago that was; 15 seconds and it is forgotten.
     pub age_seconds: f64,
+    /// To be taken away, by an operator's wish; null while it is not.
+    pub drain: Option<ReplicaDrainBody>,
     /// On what it differs from the leader, or from the eldest while nobody leads.
     pub problems: Vec<ReplicaProblem>,
+}
+
+/// How far a replica is from being dispensable.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ReplicaDrainBody {
+    /// It leads on, for no other replica is there that could.
+    pub leads: bool,
+    /// Hosts it cares for; they are drained with it.
+    #[schema(value_type = Vec<IdText>)]
+    pub hosts: Vec<HostId>,
+    /// Runners that still take up room on them.
+    pub runners_left: u32,
+    /// It does not lead and nothing is left on its hosts: it can be taken away.
+    pub done: bool,
+}
+
+/// A replica's drain that was asked for, and how far it has come.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ReplicaDrained {
+    pub message: String,
+    pub state: AskedState,
+    /// For `/api/v1/intents/{id}`.
+    #[schema(value_type = IdText)]
+    pub intent: IntentId,
+    pub drain: ReplicaDrainBody,
 }
 
 /// Something on which replicas must agree and do not.
@@ -117,17 +152,19 @@ impl ApiState {
     /// Every replica's body, this one first, then by name.
     #[must_use]
     pub fn replica_bodies(&self, known: &Known) -> Vec<ReplicaBody> {
+        let reading = self.read();
         let mut bodies: Vec<ReplicaBody> = known
             .company
             .replicas
             .values()
-            .map(|record| self.replica_body(record, known))
+            .map(|record| self.replica_body(record, known, reading.view()))
             .collect();
         bodies.sort_by_cached_key(|body| (!body.this, body.name.clone()));
         bodies
     }
 
-    fn replica_body(&self, record: &ReplicaRecord, known: &Known) -> ReplicaBody {
+    fn replica_body(&self, record: &ReplicaRecord, known: &Known, view: &View) -> ReplicaBody {
+        let is_drained = view.operator.draining_replicas.contains(&record.replica);
         ReplicaBody {
             id: record.replica,
             name: name(Some(record), record.replica),
@@ -146,6 +183,7 @@ impl ApiState {
             started_at: record.started_at.into(),
             announced_at: record.at.into(),
             age_seconds: known.company.at.since(record.at).as_secs_f64(),
+            drain: is_drained.then(|| drain(record.replica, known, view)),
             problems: problems(record, known),
         }
     }
@@ -186,4 +224,119 @@ pub async fn list_replicas(State(state): State<ApiState>) -> Json<Replicas> {
         age_seconds: known.age.map(|age| age.as_secs_f64()),
         store: state.store_body(&known),
     })
+}
+
+/// How far a replica is from being dispensable, whether or not it is drained already.
+fn drain(replica: ReplicaId, known: &Known, view: &View) -> ReplicaDrainBody {
+    let leads = known.leader().is_some_and(|(leader, _)| leader == replica);
+    let of_it = view.hosts.values().filter(|host| host.replica == replica);
+    let hosts: Vec<HostId> = of_it.map(|host| host.host).collect();
+    let left: Vec<Left> = hosts.iter().map(|host| Left::of(view, host)).collect();
+    ReplicaDrainBody {
+        leads,
+        runners_left: left.iter().map(Left::runners).sum(),
+        done: !leads && left.iter().all(|left| *left == Left::default()),
+        hosts,
+    }
+}
+
+/// Whether there is any replica that could lead in place of this one.
+fn is_alone(replica: ReplicaId, known: &Known, view: &View) -> bool {
+    let drained = &view.operator.draining_replicas;
+    let mut others = known.company.replicas.keys().filter(|id| **id != replica);
+    others.all(|id| drained.contains(id))
+}
+
+impl ApiState {
+    /// Replicas that are drained and lead all the same, by name.
+    #[must_use]
+    pub fn leading_though_drained(&self, known: &Known) -> Option<String> {
+        let reading = self.read();
+        let (leader, _) = known.leader()?;
+        let view = reading.view();
+        let drained = view.operator.draining_replicas.contains(&leader);
+        (drained && is_alone(leader, known, view)).then(|| known.name(leader))
+    }
+}
+
+/// A replica by its id, its name, or its machine where only one runs there.
+fn replica(known: &Known, view: &View, asked: &str) -> Result<ReplicaId, Problem> {
+    let replicas = &known.company.replicas;
+    if let Ok(id) = asked.parse::<ReplicaId>()
+        && (replicas.contains_key(&id) || view.operator.draining_replicas.contains(&id))
+    {
+        return Ok(id);
+    }
+    let mut found =
+        replicas.values().filter(|it| it.hostname == asked || name(Some(it), it.replica) == asked);
+    match (found.next(), found.next()) {
+        (Some(record), None) => Ok(record.replica),
+        (Some(_), Some(_)) => {
+            let detail = format!("{} names more than one replica; give its id", quoted(asked));
+            Err(Problem::new(Code::UnknownReplica, detail))
+        }
+        (None, _) => {
+            let detail = format!("no replica {}; see /api/v1/replicas", quoted(asked));
+            Err(Problem::new(Code::UnknownReplica, detail))
+        }
+    }
+}
+
+/// Make a replica dispensable
+///
+/// It leaves leading to the others, and the hosts it cares for are drained: what replaces
+/// their runners is started elsewhere, idle ones are removed, busy ones finish.
+#[utoipa::path(post, path = "/api/v1/replicas/{id}/drain", tag = "operate",
+    params(("id" = String, Path, description = "The replica's id or name")),
+    responses(
+        (status = 200, description = "Draining", body = ReplicaDrained),
+        (status = 202, description = "Recorded; no leader has answered yet",
+            body = ReplicaDrained),
+        (status = 404, description = "No such replica", body = ProblemBody,
+            content_type = "application/problem+json"),
+    ))]
+pub async fn drain_replica(
+    State(state): State<ApiState>,
+    Path(asked): Path<String>,
+    headers: HeaderMap,
+    _: NoBody,
+) -> Result<(StatusCode, Json<ReplicaDrained>), Problem> {
+    let known = state.company().await;
+    let replica = replica(&known, state.read().view(), &asked)?;
+    let done = format!("Replica {} is being drained", known.name(replica));
+    let wish = Wish::DrainReplica { replica };
+    let (status, Json(switched)) = switch(&state, &headers, wish, done).await?;
+    let reading = state.read();
+    let mut drain = drain(replica, &known, reading.view());
+    let mut message = switched.message;
+    // Where another can lead it does so within moments.
+    drain.leads &= is_alone(replica, &known, reading.view());
+    if drain.leads {
+        message.push_str("; it leads on, for no other replica is there");
+    }
+    message.push_str("; runners left on its hosts: ");
+    message.push_str(&drain.runners_left.to_string());
+    let (state, intent) = (switched.state, switched.intent);
+    Ok((status, Json(ReplicaDrained { message, state, intent, drain })))
+}
+
+/// Use a drained replica again
+#[utoipa::path(post, path = "/api/v1/replicas/{id}/undrain", tag = "operate",
+    params(("id" = String, Path, description = "The replica's id or name")),
+    responses(
+        (status = 200, description = "In use again", body = Switched),
+        (status = 202, description = "Recorded; no leader has answered yet", body = Switched),
+        (status = 404, description = "No such replica", body = ProblemBody,
+            content_type = "application/problem+json"),
+    ))]
+pub async fn undrain_replica(
+    State(state): State<ApiState>,
+    Path(asked): Path<String>,
+    headers: HeaderMap,
+    _: NoBody,
+) -> SwitchAnswer {
+    let known = state.company().await;
+    let replica = replica(&known, state.read().view(), &asked)?;
+    let done = format!("Replica {} is in use again", known.name(replica));
+    switch(&state, &headers, Wish::UndrainReplica { replica }, done).await
 }

@@ -13,13 +13,13 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, debug, error, info, info_span};
-use uuid::Uuid;
 
 use super::ApiState;
 use super::guard::guard;
 use super::peer::Forwarded;
 use super::peer::forward::PassedOn;
 use super::problem::{Code, Problem, quoted};
+use crate::clock::Clock;
 
 /// From the request's head to the answer's head. Bodies that stream are not held to it.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,7 +41,7 @@ pub struct RequestId(String);
 
 impl RequestId {
     /// The client's own id when it is short and plain, else a new one.
-    fn of(headers: &HeaderMap) -> Self {
+    fn of(headers: &HeaderMap, clock: &dyn Clock) -> Self {
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
         headers
             .get(X_REQUEST_ID)
@@ -49,7 +49,7 @@ impl RequestId {
             .filter(|id| (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()))
             .filter(|id| id.iter().all(plain))
             .and_then(|id| String::from_utf8(id.to_vec()).ok())
-            .map_or_else(|| Self(Uuid::now_v7().to_string()), Self)
+            .map_or_else(|| Self(clock.ordered_id().to_string()), Self)
     }
 
     /// The id itself.
@@ -106,7 +106,7 @@ async fn limit_time(request: Request, next: Next) -> Response {
 /// Gives the request its id and span, and finishes the answer.
 async fn seal(State(state): State<ApiState>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
-    let id = RequestId::of(request.headers());
+    let id = RequestId::of(request.headers(), state.handle.edges.clock.as_ref());
     let method = method_name(request.method());
     let docs = request.uri().path().starts_with("/docs");
     let route = request

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{EXIT_CONFIG, print, serve};
 use crate::clock::SystemClock;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, StoreConfig};
 use crate::doctor::{self, Finding, Findings, Group, Level, live};
 use crate::fleet::id::PoolName;
 
@@ -66,13 +66,17 @@ async fn examine(config: &Config) -> Findings {
         )],
     };
     let docker = doctor::docker::examine(config).await;
-    Findings {
-        groups: vec![
-            Group { name: "Configuration", rows: configuration(config) },
-            Group { name: "GitHub", rows: github },
-            Group { name: "Docker", rows: docker },
-        ],
+    let mut groups = vec![
+        Group { name: "Configuration", rows: configuration(config) },
+        Group { name: "GitHub", rows: github },
+        Group { name: "Docker", rows: docker },
+    ];
+    if let StoreConfig::Redis(redis) = &config.store {
+        let settings = serve::redis_settings(redis);
+        let rows = doctor::redis::examine(config, settings, clock.as_ref()).await;
+        groups.push(Group { name: "Redis", rows });
     }
+    Findings { groups }
 }
 
 fn configuration(config: &Config) -> Vec<Finding> {

@@ -11,6 +11,10 @@ use super::client::{ApiArgs, Client, segment};
 use super::print;
 use super::table::{cell, render, rows};
 
+mod text;
+
+use text::{hosts_table, pools_table, replicas_table, runners_table, stale, status_text};
+
 /// `status`.
 #[derive(Clone, Debug, Args)]
 pub struct StatusArgs {
@@ -113,6 +117,19 @@ pub enum HostsCommand {
 pub struct ReplicasArgs {
     #[command(flatten)]
     pub api: ApiArgs,
+    #[command(subcommand)]
+    pub command: Option<ReplicasCommand>,
+}
+
+/// What to do with replicas.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ReplicasCommand {
+    /// List them (the default)
+    Ls,
+    /// Make a replica dispensable: others lead, its hosts are drained
+    Drain { id: String },
+    /// Take that back
+    Undrain { id: String },
 }
 
 /// `events`.
@@ -200,9 +217,19 @@ pub async fn hosts(args: HostsArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Replicas: who leads, who cares for which host, and what does not agree.
+/// Replicas: who leads, who cares for which host, and what does not agree; drain, undrain.
 pub async fn replicas(args: ReplicasArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.api)?;
+    let asked = match args.command.unwrap_or(ReplicasCommand::Ls) {
+        ReplicasCommand::Ls => None,
+        ReplicasCommand::Drain { id } => Some((id, "drain")),
+        ReplicasCommand::Undrain { id } => Some((id, "undrain")),
+    };
+    if let Some((id, verb)) = asked {
+        let path = format!("/api/v1/replicas/{}/{verb}", segment(&id));
+        told(&client, &client.post(&path, &json!({})).await?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let body = client.get("/api/v1/replicas").await?;
     let mut text = stale(&body);
     text.push_str(&replicas_table(&body));
@@ -269,112 +296,4 @@ fn told(client: &Client, body: &Value) {
         _ => body.to_string(),
     };
     show(client, body, &format!("{sentence}\n"));
-}
-
-/// A line over what may no longer be so; nothing over what is.
-fn stale(body: &Value) -> String {
-    if body.get("stale") != Some(&Value::Bool(true)) {
-        return String::new();
-    }
-    match body.get("age_seconds").and_then(Value::as_f64) {
-        Some(age) => format!("! stale: as it was {age:.0} s ago\n"),
-        None => "! stale: nothing could be read yet\n".to_owned(),
-    }
-}
-
-fn status_text(body: &Value) -> String {
-    let at = |path: &str| cell(body, path);
-    let mut out = stale(body);
-    // Writing to a `String` cannot fail.
-    let _ = write!(
-        out,
-        "cluster {}, version {}, up {}, leader: {}{}\n\
-         runners: {} idle, {} busy, {} starting, {} retiring, {} unknown\n\
-         queue: {} waiting, last read {}\n",
-        at("orchestrator/cluster"),
-        at("orchestrator/version"),
-        at("orchestrator/uptime"),
-        at("orchestrator/leader_name"),
-        if body.pointer("/orchestrator/leader") == Some(&Value::Bool(true)) {
-            ", this replica"
-        } else {
-            ""
-        },
-        at("runners/idle"),
-        at("runners/busy"),
-        at("runners/starting"),
-        at("runners/retiring"),
-        at("runners/unknown"),
-        at("queue/current_length"),
-        at("queue/last_poll"),
-    );
-    if body.pointer("/frozen") == Some(&Value::Bool(true)) {
-        out.push_str("frozen: nothing is changed until someone unfreezes\n");
-    }
-    for row in rows(body.get("degraded"), &["what", "problem", "fix"]) {
-        let said: Vec<String> = row.into_iter().filter(|cell| cell != "-").collect();
-        // Writing to a `String` cannot fail.
-        let _ = writeln!(out, "! {}", said.join(": "));
-    }
-    out.push('\n');
-    out.push_str(&pools_table(body));
-    out.push('\n');
-    out.push_str(&hosts_table(body));
-    // One replica alone is told of above.
-    if body.get("replicas").and_then(Value::as_array).is_some_and(|them| them.len() > 1) {
-        out.push('\n');
-        out.push_str(&replicas_table(body));
-    }
-    out
-}
-
-fn runners_table(body: &Value) -> String {
-    let fields = ["name", "pool", "phase", "hostname", "since", "id"];
-    let head = ["NAME", "POOL", "PHASE", "HOST", "SINCE", "ID"];
-    render(&head, &rows(body.get("runners"), &fields))
-}
-
-fn pools_table(body: &Value) -> String {
-    let fields = [
-        "name",
-        "scope",
-        "runners/listening",
-        "runners/running",
-        "runners/starting",
-        "desired",
-        "max_runners",
-        "demand/waiting",
-        "paused",
-        "why",
-    ];
-    let head =
-        ["POOL", "SCOPE", "IDLE", "BUSY", "STARTING", "DESIRED", "MAX", "WAITING", "PAUSED", "WHY"];
-    render(&head, &rows(body.get("pools"), &fields))
-}
-
-fn hosts_table(body: &Value) -> String {
-    let fields =
-        ["hostname", "liveness", "docker_up", "runners", "max_runners", "draining", "agent", "id"];
-    let head = ["HOST", "STATE", "DOCKER", "RUNNERS", "MAX", "DRAINING", "AGENT", "ID"];
-    render(&head, &rows(body.get("hosts"), &fields))
-}
-
-fn replicas_table(body: &Value) -> String {
-    let head = ["REPLICA", "LEADS", "STANDING", "HOST", "VERSION", "ADDRESS", "SEEN", "PROBLEMS"];
-    let fields = ["name", "leader", "standing", "host", "version", "address"];
-    let listed = body.get("replicas").and_then(Value::as_array).map(Vec::as_slice);
-    let rows: Vec<Vec<String>> = listed
-        .unwrap_or_default()
-        .iter()
-        .map(|replica| {
-            let age = replica.get("age_seconds").and_then(Value::as_f64).unwrap_or_default();
-            let problems: Vec<String> =
-                rows(replica.get("problems"), &["what"]).into_iter().flatten().collect();
-            let mut row: Vec<String> = fields.iter().map(|path| cell(replica, path)).collect();
-            row.push(format!("{age:.0} s ago"));
-            row.push(if problems.is_empty() { "-".to_owned() } else { problems.join(", ") });
-            row
-        })
-        .collect();
-    render(&head, &rows)
 }

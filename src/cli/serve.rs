@@ -16,7 +16,7 @@ use super::{EXIT_CONFIG, advertise, print};
 use crate::api::{self, ApiSettings, ApiState};
 use crate::app::{App, Edges, Settings};
 use crate::clock::{Clock, SharedClock};
-use crate::config::{self, Config, ShutdownMode, StoreConfig};
+use crate::config::{self, Config, RedisConfig, ShutdownMode, StoreConfig};
 use crate::docker::{BollardDocker, Docker, MeasuredDocker};
 use crate::fleet::id::PoolName;
 use crate::fleet::policy::Policy;
@@ -166,12 +166,18 @@ fn edges(config: &Config, engine: Engine) -> anyhow::Result<Edges> {
 fn store(config: &StoreConfig, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match config {
         StoreConfig::Memory => Arc::new(MemoryStore::new(clock.clone())),
-        StoreConfig::Redis(redis) => Arc::new(RedisStore::start(RedisSettings {
-            address: redis.address.clone(),
-            tls: Tls { ca_pem: redis.ca_pem.clone(), identity_pem: redis.identity_pem.clone() },
-            cluster: redis.cluster.clone(),
-        })?),
+        StoreConfig::Redis(redis) => Arc::new(RedisStore::start(redis_settings(redis))?),
     })
+}
+
+/// The Redis as configured; also what `doctor` looks at.
+#[must_use]
+pub fn redis_settings(redis: &RedisConfig) -> RedisSettings {
+    RedisSettings {
+        address: redis.address.clone(),
+        tls: Tls { ca_pem: redis.ca_pem.clone(), identity_pem: redis.identity_pem.clone() },
+        cluster: redis.cluster.clone(),
+    }
 }
 
 /// The client as configured; also what `doctor` checks with.

@@ -1,39 +1,95 @@
 //! How far the drain of a host has come.
 
-use std::collections::BTreeMap;
-
 use super::id::HostId;
+use super::intent::DrainBegan;
+use super::runner::RunnerPhase;
 use super::time::Timestamp;
 use super::view::View;
 
-/// What is left on a host that is being drained.
+/// What is left on a host that is being drained, and how much there was.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Progress {
-    /// Since when the present leader sees it drained; `None` in the first moment.
+    /// `None` in the first moment.
     pub since: Option<Timestamp>,
-    /// Runners that still take up room there, by the name of their phase.
-    pub left: BTreeMap<&'static str, u32>,
+    /// Runners there when it began; `None` when nobody noted it.
+    pub at_first: Option<u32>,
+    pub left: Left,
+}
+
+/// What still has to go from a host, by state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Left {
+    pub idle: u32,
+    pub busy: u32,
+    /// Not listening yet.
+    pub starting: u32,
+    /// Found running, of unknown use.
+    pub unknown: u32,
+    /// Registrations of that host at GitHub that no runner there claims.
+    pub unclaimed: u32,
+}
+
+impl Left {
+    /// Runners that take up room.
+    #[must_use]
+    pub fn runners(&self) -> u32 {
+        self.idle + self.busy + self.starting + self.unknown
+    }
+
+    /// Everything that is known of one host.
+    #[must_use]
+    pub fn of(view: &View, host: &HostId) -> Self {
+        let mut left = Self::default();
+        let roster = view.roster();
+        let there = roster.runners.values().filter(|it| it.host == *host && it.is_occupied());
+        for runner in there {
+            match runner.phase {
+                RunnerPhase::Listening { .. } => left.idle += 1,
+                RunnerPhase::Running { .. } => left.busy += 1,
+                RunnerPhase::Unknown { .. } => left.unknown += 1,
+                _ => left.starting += 1,
+            }
+        }
+        let short = host.short();
+        let unclaimed = roster.unclaimed.iter();
+        let its_own = unclaimed.filter(|(name, _)| name.host_short() == Some(short.as_str()));
+        left.unclaimed = u32::try_from(its_own.count()).unwrap_or(u32::MAX);
+        left
+    }
 }
 
 impl Progress {
-    /// Whether nothing is left: the host can be taken away.
+    /// Whether nothing is left, neither there nor at GitHub: the host can be taken away.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.left.is_empty()
+        self.left == Left::default()
+    }
+
+    /// As it stands if the drain begins only now, unless it is under way.
+    #[must_use]
+    pub fn begun(view: &View, host: &HostId) -> Self {
+        let left = Left::of(view, host);
+        let began: Option<&DrainBegan> = view.operator.drains.get(host);
+        Self {
+            since: began.map(|began| began.at),
+            at_first: Some(began.map_or(left.runners(), |began| began.runners)),
+            left,
+        }
     }
 }
 
 /// The progress of one host's drain; `None` while nobody drains it.
 #[must_use]
 pub fn progress(view: &View, host: &HostId) -> Option<Progress> {
-    if !view.operator.draining.contains(host) {
+    let drained = view.operator.drained_hosts(view.hosts.values());
+    if !drained.contains(host) {
         return None;
     }
-    let mut left: BTreeMap<&'static str, u32> = BTreeMap::new();
-    for runner in view.roster().runners.values() {
-        if runner.host == *host && runner.is_occupied() {
-            *left.entry(runner.phase.name()).or_default() += 1;
-        }
-    }
-    Some(Progress { since: view.ledger.draining_since.get(host).copied(), left })
+    let began = view.operator.drains.get(host);
+    let seen = view.ledger.draining_since.get(host).copied();
+    Some(Progress {
+        since: began.map(|began| began.at).or(seen),
+        at_first: began.map(|began| began.runners),
+        left: Left::of(view, host),
+    })
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::demand::DemandBook;
 use super::host::{HostRecord, Liveness};
-use super::id::{BootId, HostId, IntentId, PoolName, RunnerId, RunnerName, Term};
+use super::id::{BootId, HostId, IntentId, PoolName, ReplicaId, RunnerId, RunnerName, Term};
 use super::intent::Operator;
 use super::policy::Policy;
 use super::pool::Pool;
@@ -50,6 +50,9 @@ pub struct Ledger {
     /// Since when this leader sees hosts being drained.
     #[serde(default)]
     pub draining_since: BTreeMap<HostId, Timestamp>,
+    /// When this leader last saw each drained replica announced, or began to look.
+    #[serde(default)]
+    pub drained_replicas: BTreeMap<ReplicaId, Timestamp>,
     /// When this leader took its first look: a host it never heard of is given the time
     /// to report before it is called lost.
     began_at: Option<Timestamp>,
@@ -172,12 +175,30 @@ impl Ledger {
             .collect();
         self.running.retain(|id| known.contains(id));
         self.counted.retain(|id| known.contains(id));
-        self.draining_since.retain(|host, _| operator.draining.contains(host));
-        for host in &operator.draining {
-            self.draining_since.entry(*host).or_insert(now);
+        let remembered = self.remembered.values().map(|record| &**record);
+        let drained = operator.drained_hosts(records.values().chain(remembered));
+        self.draining_since.retain(|host, _| drained.contains(host));
+        for host in drained {
+            self.draining_since.entry(host).or_insert(now);
         }
         self.ended.retain(|_, at| now.since(*at) <= policy.ended_memory);
         self.retired.retain(|(_, at)| now.since(*at) < policy.brake_window);
+    }
+
+    /// Notes which of the drained replicas are still there.
+    pub fn absorb_replicas(
+        &mut self,
+        announced: &BTreeSet<ReplicaId>,
+        operator: &Operator,
+        now: Timestamp,
+    ) {
+        self.drained_replicas.retain(|id, _| operator.draining_replicas.contains(id));
+        for replica in &operator.draining_replicas {
+            let seen = self.drained_replicas.entry(*replica).or_insert(now);
+            if announced.contains(replica) {
+                *seen = now;
+            }
+        }
     }
 
     /// Notes which hosts have reported anew, and keeps each one's last report.

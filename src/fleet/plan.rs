@@ -143,6 +143,7 @@ pub fn plan(view: &View, policy: &Policy, fresh: FreshIds<'_>, now: Timestamp) -
     let mut plan = Plan { pools: decisions(&turn), release, seen, ..Plan::default() };
     let mut operator = wishes::carried_over(&turn);
     let asked = wishes::settle(&mut plan, &mut operator, &turn);
+    drain::note(&mut operator, &turn);
 
     if operator.frozen_since.is_some() {
         hold_everything(&mut plan, &turn, &operator, &Reason::Frozen);

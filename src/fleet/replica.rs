@@ -1,13 +1,14 @@
 //! Replicas: what each orchestrator process tells the others of itself, and on what two of
 //! them differ that must agree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::id::{HostId, ReplicaId};
+use super::intent::Operator;
 use super::time::Timestamp;
 
 /// One process, as it last announced itself. The process is its only writer.
@@ -132,6 +133,20 @@ pub fn disagreements(
     found
 }
 
+/// The replicas that leave leading to the others: those being drained, as long as any
+/// other is there.
+#[must_use]
+pub fn not_to_lead(
+    replicas: &BTreeMap<ReplicaId, ReplicaRecord>,
+    operator: &Operator,
+) -> BTreeSet<ReplicaId> {
+    let drained = &operator.draining_replicas;
+    if replicas.keys().all(|replica| drained.contains(replica)) {
+        return BTreeSet::new();
+    }
+    drained.clone()
+}
+
 impl ReplicaRecord {
     /// How far its clock was ahead of the store's when it announced, the way of the
     /// announcement taken off.
@@ -198,6 +213,26 @@ mod tests {
         // The leader is the measure, whoever is right.
         let by_leader = told(&[replica(1), other], Some(2));
         assert_eq!(by_leader[2], "1 has a clock 3.5 s ahead of that of 2");
+    }
+
+    #[test]
+    fn who_is_drained_leaves_leading_to_others_while_there_are_any() {
+        let there: BTreeMap<_, _> = [1, 2].map(|n| (replica(n).replica, replica(n))).into();
+        let drained = |which: &[u128]| {
+            let draining_replicas = which.iter().map(|n| ReplicaId(Uuid::from_u128(*n))).collect();
+            let operator = Operator { draining_replicas, ..Operator::default() };
+            let leave = not_to_lead(&there, &operator);
+            leave.into_iter().map(|id| id.0.as_u128()).collect::<Vec<_>>()
+        };
+        assert_eq!(drained(&[]), [0; 0]);
+        assert_eq!(drained(&[2]), [2]);
+        assert_eq!(drained(&[1, 2]), [0; 0], "somebody must lead");
+        assert_eq!(drained(&[2, 3]), [2, 3]);
+        let operator = Operator {
+            draining_replicas: [ReplicaId(Uuid::from_u128(1))].into(),
+            ..Operator::default()
+        };
+        assert!(not_to_lead(&BTreeMap::new(), &operator).is_empty(), "nobody else is seen");
     }
 
     /// Both announced late, on a store whose clock is a minute off.

@@ -111,7 +111,7 @@ impl Announce {
 }
 
 /// Tells two secrets apart, and no more.
-fn secret_fingerprint(secret: &SecretString) -> Option<String> {
+pub(crate) fn secret_fingerprint(secret: &SecretString) -> Option<String> {
     // HMAC takes keys of every length.
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes()).ok()?;
     mac.update(b"fingerprint");
@@ -119,7 +119,7 @@ fn secret_fingerprint(secret: &SecretString) -> Option<String> {
 }
 
 /// Tells two configurations of pools apart, whatever order they were written in.
-fn pools_fingerprint(pools: &BTreeMap<PoolName, Pool>) -> String {
+pub(crate) fn pools_fingerprint(pools: &BTreeMap<PoolName, Pool>) -> String {
     let text = serde_json::to_vec(pools).unwrap_or_default();
     hex(&Sha256::digest(text)[..POOLS_FINGERPRINT_BYTES])
 }

@@ -21,6 +21,7 @@ use crate::fleet::plan::{Plan, plan};
 use crate::fleet::policy::Policy;
 use crate::fleet::pool::Pool;
 use crate::fleet::rebuild::{Look, StoreMemory};
+use crate::fleet::replica::not_to_lead;
 use crate::fleet::time::Timestamp;
 use crate::fleet::view::View;
 use crate::github::GitHub;
@@ -146,12 +147,14 @@ impl Lead {
             }
         };
         self.vitals.beat();
+        self.vitals.leave_leading(not_to_lead(&snapshot.replicas, &snapshot.operator));
         let leadership = self.leadership.borrow().clone().filter(Leadership::holds);
         let setback = self.look(known, &mut snapshot, leadership.as_ref(), now).await;
         let Some(leadership) = leadership else {
             self.follow(snapshot, now);
             return;
         };
+        let replicas = snapshot.replicas.clone();
         let view = self.view(known, snapshot, setback, now);
         let mut fresh = || RunnerId(self.clock.ordered_id());
         let decided = plan(&view, &self.policy, &mut fresh, now);
@@ -159,6 +162,9 @@ impl Lead {
             Written::Done { told } => {
                 if !told {
                     known.absence.untold();
+                }
+                if let Some(operator) = &decided.operator {
+                    self.vitals.leave_leading(not_to_lead(&replicas, operator));
                 }
                 None
             }
@@ -320,6 +326,8 @@ impl Lead {
         if ledger.demand.edge_count() > edges_before {
             self.reread.send_modify(|count| *count += 1);
         }
+        let announced = snapshot.replicas.keys().copied().collect();
+        ledger.absorb_replicas(&announced, &snapshot.operator, now);
         let (hosts, assignments) = (&snapshot.hosts, &snapshot.assignments);
         ledger.refusals.note(hosts, assignments, &self.policy, now);
         ledger.rebuilding = known.store.rebuilding(hosts, &ledger.registrations);

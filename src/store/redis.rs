@@ -27,6 +27,8 @@ use crate::fleet::time::Timestamp;
 pub mod address;
 mod codec;
 mod connect;
+pub mod examine;
+pub mod forget;
 mod health;
 mod hints;
 pub mod keys;

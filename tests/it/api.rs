@@ -6,6 +6,7 @@
 mod announcing;
 mod bad_input;
 mod document;
+mod draining;
 mod edges;
 mod guards;
 mod logs;

@@ -6,7 +6,6 @@
 //! run: `CHAOS_SEED=n CHAOS_SECONDS=s cargo test --locked --test it -- it::chaos::`.
 
 mod fault;
-mod line;
 mod verdict;
 mod world;
 

@@ -8,8 +8,15 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
+use crate::it::support::redis::Redis;
+
 async fn demo(more: &[&str]) -> Value {
+    demo_with(more, &[]).await
+}
+
+async fn demo_with(more: &[&str], env: &[(&str, &str)]) -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_runner-orchestrator"))
+        .envs(env.iter().copied())
         .args(["demo", "--seed", "7", "--until-done", "--report", "json", "--job-seconds", "1..3"])
         .args(more)
         .stdin(Stdio::null())
@@ -62,6 +69,28 @@ async fn three_replicas_go_on_when_their_leader_is_killed() {
     let report = demo(&several).await;
     assert_eq!((&report["engine"], &report["replicas"]), (&json!("docker"), &json!(3)));
     every_promise_kept(&report, 30);
+}
+
+/// Of a Redis that others use too it takes away its own keys, and leaves theirs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_of_others_is_left_as_it_was() {
+    let server = Redis::with(&["--requirepass", "hidden"]);
+    let others = ["{ro:demo-other}:state", "{ro:production}:hosts", "sessions", "{ro:demo-"];
+    for key in others {
+        server.ask::<()>(&["HSET", key, "a", "b"]);
+    }
+    let url = server.url();
+    let own = ["--jobs", "4", "--engine", "model", "--replicas", "2"];
+    let report = demo_with(&own, &[("REDIS_URL", &url)]).await;
+    every_promise_kept(&report, 4);
+    let mut left: Vec<String> = server.ask(&["KEYS", "*"]);
+    left.sort();
+    let mut expected = others.map(str::to_owned).to_vec();
+    expected.sort();
+    assert_eq!(left, expected);
+    // It was this one, and not one of the demo's own.
+    let stats: String = server.ask(&["INFO", "commandstats"]);
+    assert!(stats.contains("cmdstat_evalsha"), "{stats}");
 }
 
 /// One engine for three: one orchestrator is its agent, the others stand by.

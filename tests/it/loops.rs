@@ -2,6 +2,7 @@
 //! process under a paused clock: modelled minutes pass in milliseconds.
 
 mod agents;
+mod draining;
 mod faults;
 mod leading;
 mod life;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use runner_orchestrator::fleet::converge::{Action, converge};
 use runner_orchestrator::fleet::demand::DemandBook;
-use runner_orchestrator::fleet::drain::progress;
+use runner_orchestrator::fleet::drain::{Left, progress};
 use runner_orchestrator::fleet::host::{Assignment, RECORD_VERSION};
 use runner_orchestrator::fleet::id::{BootId, JobId, RepoName, RunnerId, Term};
 use runner_orchestrator::fleet::ledger::brake_per_minute;
@@ -314,10 +314,11 @@ fn a_drain_tells_what_is_left() {
         play(&mut world, line).unwrap();
     }
     let left = |world: &mut World| progress(&world.view(), &host).unwrap();
-    assert_eq!(left(&mut world).left, [("listening", 2), ("running", 1)].into());
+    assert_eq!(left(&mut world).left, Left { idle: 2, busy: 1, ..Left::default() });
+    assert_eq!(left(&mut world).at_first, Some(3));
     assert!(!left(&mut world).is_done());
     play(&mut world, "at 2m").unwrap();
-    assert_eq!(left(&mut world).left, [("running", 1)].into());
+    assert_eq!(left(&mut world).left, Left { busy: 1, ..Left::default() });
     play(&mut world, "r3 exits 0").unwrap();
     assert!(left(&mut world).is_done());
     assert_eq!(left(&mut world).since, Some(world.began));

@@ -226,6 +226,8 @@ scenarios! {
     record_vanishes_and_comes_back
     record_vanishes_with_its_host
     removed_pool_is_emptied
+    replica_drained_with_its_host
+    replica_drained_is_forgotten_when_it_has_gone
     room_is_not_made_for_a_pool_at_its_maximum
     room_is_not_made_when_the_budget_is_short
     running_one_is_never_denied

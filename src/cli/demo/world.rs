@@ -16,6 +16,9 @@ use super::{DemoArgs, EngineChoice, LOOK_EVERY, ReportForm};
 use crate::cli::print;
 use crate::fleet::id::ClusterMark;
 use crate::sim::redis::RedisServer;
+use crate::store::redis::address::Address;
+use crate::store::redis::forget::forget;
+use crate::store::redis::{RedisSettings, Tls};
 
 /// A busy runner whose process is gone is given up by the modelled GitHub after this; the
 /// real one takes ten minutes.
@@ -310,6 +313,13 @@ impl World {
         {
             print::message(&format!("stopping the modelled GitHub: {error:#}"));
         }
+        // What others serve is left as it was found.
+        if self.redis.is_none()
+            && let Some(url) = &self.redis_url
+            && let Err(problem) = forget_cluster(url, &self.cluster).await
+        {
+            print::message(&format!("the demo's keys are left in Redis: {problem}"));
+        }
         self.redis = None;
     }
 
@@ -350,6 +360,16 @@ impl World {
             }
         }
     }
+}
+
+async fn forget_cluster(url: &str, cluster: &str) -> Result<u64, String> {
+    let settings = RedisSettings {
+        address: Address::parse(url)?,
+        // As its orchestrators have it.
+        tls: Tls::default(),
+        cluster: cluster.to_owned(),
+    };
+    forget(settings).await
 }
 
 fn say_left(left: Vec<String>) {

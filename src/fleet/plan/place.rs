@@ -162,7 +162,7 @@ impl<'a> Room<'a> {
             turn.liveness(host) == Liveness::Live
                 && record.docker_up
                 && !record.stopping
-                && !operator.draining.contains(*host)
+                && !operator.drains(record)
         });
         let places = usable
             .map(|(host, record)| Place { record, used: occupied.get(host).copied().unwrap_or(0) });

@@ -1,13 +1,20 @@
 //! What operators asked for: settles each intent once, and answers it honestly.
 
+use std::time::Duration;
+
 use super::Plan;
 use super::turn::Turn;
-use crate::fleet::id::{IntentId, PoolName, RunnerId};
+use crate::fleet::host::Liveness;
+use crate::fleet::id::{IntentId, PoolName, ReplicaId, RunnerId};
 use crate::fleet::intent::{Boost, Operator, Outcome, PendingDelete, Wish};
 use crate::fleet::policy::Policy;
 use crate::fleet::reason::Reason;
 use crate::fleet::time::Timestamp;
 use crate::fleet::view::RunnerView;
+
+/// A drained replica that does not announce itself for so long has ended: far longer than a
+/// pause of the store or of its machine.
+const REPLICA_FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
 /// Scale requests of this turn, to be answered when it is known what could be done.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -40,6 +47,7 @@ pub fn carried_over(turn: &Turn<'_>) -> Operator {
             occupied || !is_told_gone(turn, delete)
         });
     }
+    operator.draining_replicas.retain(|replica| !is_forgotten(turn, *replica));
     operator
 }
 
@@ -50,6 +58,17 @@ fn is_told_gone(turn: &Turn<'_>, delete: &PendingDelete) -> bool {
     delete.host.is_none()
         || reported.is_some_and(|record| record.at > delete.at)
         || turn.now.since(delete.at) > turn.policy.delete_memory
+}
+
+/// Whether a drained replica has gone for good: it has not announced itself for a while,
+/// and no host that may still hold runners was last reported by it.
+fn is_forgotten(turn: &Turn<'_>, replica: ReplicaId) -> bool {
+    let seen = turn.view.ledger.drained_replicas.get(&replica);
+    let gone = seen.is_some_and(|at| turn.now.since(*at) >= REPLICA_FORGOTTEN_AFTER);
+    gone && turn.view.ledger.rebuilding.is_none()
+        && turn.view.reports().all(|(host, record)| {
+            record.replica != replica || turn.liveness(host) == Liveness::Lost
+        })
 }
 
 /// Settles what can be settled at once and returns the scale requests.
@@ -103,6 +122,14 @@ pub fn settle(plan: &mut Plan, operator: &mut Operator, turn: &Turn<'_>) -> Aske
             }
             Wish::Undrain { host } => {
                 operator.draining.remove(host);
+                answer(None, Vec::new());
+            }
+            Wish::DrainReplica { replica } => {
+                operator.draining_replicas.insert(*replica);
+                answer(None, Vec::new());
+            }
+            Wish::UndrainReplica { replica } => {
+                operator.draining_replicas.remove(replica);
                 answer(None, Vec::new());
             }
         }

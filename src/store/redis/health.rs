@@ -66,7 +66,8 @@ impl Health {
 
     /// What the server tells of itself (`INFO`).
     pub(super) fn looked_at(&self, info: &str) {
-        let settings = shortcomings(info);
+        let settings: Vec<String> =
+            shortcomings(info).into_iter().map(|(_, warning)| warning).collect();
         for warning in &settings {
             let known = self.told.borrow().warnings.contains(warning);
             if !known {
@@ -106,32 +107,44 @@ impl Health {
     }
 }
 
-/// What is wrong with the server's settings, each with what to do about it.
-fn shortcomings(info: &str) -> Vec<String> {
-    let field = |name: &str| {
-        let value = |line: &'_ str| {
-            line.strip_prefix(name)?.strip_prefix(':').map(|value| value.trim().to_owned())
-        };
-        info.lines().find_map(value)
+/// What of a server's settings is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Setting {
+    Version,
+    Eviction,
+    Role,
+}
+
+/// One field of what `INFO` answers.
+pub(super) fn field(info: &str, name: &str) -> Option<String> {
+    let value = |line: &'_ str| {
+        line.strip_prefix(name)?.strip_prefix(':').map(|value| value.trim().to_owned())
     };
+    info.lines().find_map(value)
+}
+
+/// What is wrong with the server's settings, each as `problem; what to do`.
+pub(super) fn shortcomings(info: &str) -> Vec<(Setting, String)> {
     let mut found = Vec::new();
-    if let Some(version) = field("redis_version") {
+    if let Some(version) = field(info, "redis_version") {
         let mut numbers = version.split('.').map_while(|part| part.parse::<u32>().ok());
         let read = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         if read < VERSION_MIN {
             let (major, minor) = VERSION_MIN;
-            found.push(format!("version {version} is too old; use {major}.{minor} or newer"));
+            let text = format!("version {version} is too old; use {major}.{minor} or newer");
+            found.push((Setting::Version, text));
         }
     }
-    if let Some(policy) = field("maxmemory_policy").filter(|policy| policy != "noeviction") {
-        found.push(format!(
+    if let Some(policy) = field(info, "maxmemory_policy").filter(|policy| policy != "noeviction") {
+        let text = format!(
             "maxmemory-policy is {policy}: leases and assignments may vanish at any time; set \
              it to noeviction"
-        ));
+        );
+        found.push((Setting::Eviction, text));
     }
-    if field("role").as_deref() == Some("slave") {
-        found
-            .push("it is a replica and takes no writes; REDIS_URL must name the master".to_owned());
+    if field(info, "role").as_deref() == Some("slave") {
+        let text = "it is a replica and takes no writes; REDIS_URL must name the master";
+        found.push((Setting::Role, text.to_owned()));
     }
     found
 }
@@ -146,9 +159,10 @@ mod tests {
                     maxmemory_policy:allkeys-lru\r\n# Replication\r\nrole:slave\r\n";
         let found = shortcomings(info);
         assert_eq!(found.len(), 3);
-        assert!(found[0].contains("6.0.16 is too old; use 6.2"));
-        assert!(found[1].contains("allkeys-lru") && found[1].contains("noeviction"));
-        assert!(found[2].contains("master"));
+        assert!(found[0].1.contains("6.0.16 is too old; use 6.2"));
+        assert!(found[1].1.contains("allkeys-lru") && found[1].1.contains("noeviction"));
+        assert!(found[2].1.contains("master"));
+        assert!(found.iter().all(|(_, text)| text.contains("; ")), "readers split there");
     }
 
     #[test]

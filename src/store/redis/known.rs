@@ -297,7 +297,7 @@ fn holder(lease: &Value) -> Option<(ReplicaId, Term)> {
 }
 
 /// Each as `<taken in at>:<ends at>:<record>`.
-fn replicas_of(
+pub(super) fn replicas_of(
     keys: &Keys,
     answer: &Value,
     now: Timestamp,

@@ -33,6 +33,8 @@ pub struct Cluster<'a> {
     pub unreadable: usize,
     /// The store could be read just now.
     pub store_up: bool,
+    /// What the answering replica finds wrong with the store.
+    pub store_warnings: usize,
 }
 
 /// A leader's turn.
@@ -93,6 +95,11 @@ impl Shown<'_> {
             i64::from(cluster.store_up),
         )?;
         self.one(
+            "orchestrator_cluster_store_warnings",
+            "What this replica finds wrong with the store: read-only, full, evicting, too old.",
+            whole(cluster.store_warnings),
+        )?;
+        self.one(
             "orchestrator_cluster_leader",
             "Whether a replica holds the lease to decide (1) or none does (0).",
             i64::from(cluster.term.is_some()),
@@ -146,7 +153,7 @@ impl Shown<'_> {
         self.one(
             "orchestrator_cluster_hosts_draining",
             "Hosts that get nothing new, by an operator's wish.",
-            whole(hosts().filter(|host| view.operator.draining.contains(&host.host)).count()),
+            whole(hosts().filter(|host| view.operator.drains(host)).count()),
         )?;
         self.one(
             "orchestrator_cluster_capacity_runners",

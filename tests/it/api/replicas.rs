@@ -231,6 +231,8 @@ async fn the_stores_own_trouble_is_named_and_awaited() {
     world.store.warn("maxmemory-policy is allkeys-lru; set it to noeviction");
     let told = degraded(&world.get("/readyz").await.json, "store");
     assert!(told[0].ends_with("\"set it to noeviction\""), "{told:?}");
+    let metrics = world.get("/api/v1/metrics").await.text;
+    assert!(metrics.contains("orchestrator_cluster_store_warnings 1\n"), "{metrics}");
     world.store.reachable(None);
     let waiting = world.get("/readyz").await;
     waiting.is_problem(503, "starting");
@@ -275,6 +277,7 @@ async fn the_clusters_metrics_are_the_same_on_every_replica() {
     promtool::has_nothing_to_say_about(&text);
     for series in [
         "orchestrator_cluster_store_up 1",
+        "orchestrator_cluster_store_warnings 0",
         "orchestrator_cluster_leader 1",
         "orchestrator_cluster_replicas 2",
         "orchestrator_cluster_hosts{liveness=\"live\"} 2",

@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 
 use axum::body::Body;
 use axum::http::header;
+use runner_orchestrator::fleet::host::Capacity;
+use runner_orchestrator::fleet::id::{ClusterMark, GitHubRunnerId, RunnerId, RunnerName};
+use runner_orchestrator::fleet::registration::Row;
 use runner_orchestrator::fleet::runner::RunnerPhase;
 use runner_orchestrator::store::Store;
 use serde_json::{Value, json};
 
-use super::world::{Setup, World, container_id, led, led_with, listening, request, running};
+use super::world::{MARK, Setup, World, container_id, led, led_with, listening, request, running};
 
 fn ids(answer: &Value) -> BTreeSet<String> {
     let runners = answer["runners"].as_array().unwrap();
@@ -85,7 +88,7 @@ async fn scale_down_removes_idle_ones_and_never_a_busy_one() {
     let now = world.now();
     let idle = world.runner(1, listening(now)).await;
     world.runner(2, running(now)).await;
-    let rows = vec![runner_orchestrator::fleet::registration::Row {
+    let rows = vec![Row {
         id: idle.github_id.unwrap(),
         name: idle.name.clone(),
         online: true,
@@ -232,7 +235,7 @@ async fn a_drained_host_gets_nothing_new() {
     let hosts = world.get("/api/v1/hosts").await.json;
     let id = hosts["hosts"][0]["id"].as_str().unwrap().to_owned();
     let drained = world.post(&format!("/api/v1/hosts/{id}/drain"), "").await;
-    assert_eq!(drained.json["message"], "Host box is being drained");
+    assert_eq!(drained.json["message"], "Host box is being drained; nothing is left on it");
     let answer = world.post("/api/v1/runners/scale-up", "").await.json;
     assert_eq!((&answer["runners_created"], &answer["reason"]), (&json!(0), &json!("no_host")));
     world.settled(|p| !p.view.operator.draining.is_empty()).await;
@@ -241,4 +244,73 @@ async fn a_drained_host_gets_nothing_new() {
     let answer = world.post("/api/v1/runners/scale-up", "").await.json;
     assert_eq!(answer["runners_created"], 1);
     world.post("/api/v1/hosts/other/drain", "").await.is_problem(404, "unknown_host");
+}
+
+#[tokio::test]
+async fn a_drain_tells_how_far_it_has_come() {
+    let mut world = led().await;
+    let host = async |world: &World| {
+        world.get("/api/v1/hosts").await.json["hosts"].as_array().unwrap()[0].clone()
+    };
+    let before = host(&world).await;
+    assert_eq!(before["drain"], Value::Null);
+    assert_eq!(
+        before["capacity"],
+        json!({"cpus": null, "memory_bytes": null, "disk_free_bytes": null, "architecture": null}),
+        "unknown is never nought"
+    );
+    let now = world.now();
+    let idle = world.runner(1, listening(now)).await;
+    let busy = world.runner(2, running(now)).await;
+    let handed = world.runner(3, RunnerPhase::Handed { since: now }).await;
+    let drained = world.post("/api/v1/hosts/box/drain", "").await;
+    assert_eq!(drained.status, 200, "{}", drained.text);
+    let left = json!({"idle": 1, "busy": 1, "starting": 1, "unknown": 0, "unclaimed": 0});
+    let drain = &drained.json["drain"];
+    assert_eq!((&drain["left"], &drain["runners_left"]), (&left, &json!(3)));
+    assert_eq!((&drain["runners_at_first"], &drain["done"]), (&json!(3), &json!(false)));
+    let message = drained.json["message"].as_str().unwrap();
+    assert!(message.contains("1 idle, 1 busy, 1 starting"), "{message}");
+
+    world.report(|record| drop(record.runners.remove(&idle.id))).await;
+    world.settled(|p| p.view.hosts.values().all(|host| host.runners.len() == 2)).await;
+    let going = &host(&world).await["drain"];
+    assert_eq!((&going["runners_at_first"], &going["runners_left"]), (&json!(3), &json!(2)));
+    assert!(going["since"].is_string(), "{going}");
+    let ended = [busy.id, handed.id];
+    world.report(|record| record.runners.retain(|id, _| !ended.contains(id))).await;
+    world.settled(|p| p.view.hosts.values().all(|host| host.runners.is_empty())).await;
+    let done = &host(&world).await["drain"];
+    assert_eq!((&done["done"], &done["runners_left"]), (&json!(true), &json!(0)));
+    assert_eq!(done["runners_at_first"], 3);
+
+    assert_eq!(world.post("/api/v1/hosts/box/undrain", "").await.status, 200);
+    world.settled(|p| p.view.operator.draining.is_empty()).await;
+    assert_eq!(host(&world).await["drain"], Value::Null);
+    assert!(world.store.snapshot().await.unwrap().operator.drains.is_empty());
+}
+
+/// What GitHub still lists for the host is not gone, and what is known of the machine is shown.
+#[tokio::test]
+async fn a_drain_is_not_done_while_github_lists_a_runner_there() {
+    let mut world = led().await;
+    let capacity =
+        Capacity { cpus: Some(8), architecture: Some("x86_64".into()), ..Capacity::default() };
+    world.report(|record| record.capacity = capacity).await;
+    let name = RunnerName::compose(
+        &ClusterMark::derive(MARK),
+        &world.host,
+        &RunnerId(uuid::Uuid::from_u128(0xfeed)),
+    );
+    let row = Row { id: GitHubRunnerId(7), name, online: false, busy: false };
+    world.registrations(vec![row]);
+    world.settled(|p| p.view.ledger.registrations.listed().len() == 1).await;
+    let drain = world.post("/api/v1/hosts/box/drain", "").await.json["drain"].clone();
+    assert_eq!((&drain["left"]["unclaimed"], &drain["done"]), (&json!(1), &json!(false)));
+    world.registrations(Vec::new());
+    let shown =
+        world.until("/api/v1/hosts", |body| body["hosts"][0]["drain"]["done"] == true).await;
+    let capacity = &shown["hosts"][0]["capacity"];
+    assert_eq!((&capacity["cpus"], &capacity["memory_bytes"]), (&json!(8), &Value::Null));
+    assert_eq!(capacity["architecture"], "x86_64");
 }

@@ -9,8 +9,8 @@ use tokio::time::sleep;
 
 use runner_orchestrator::sim::random::Random;
 
-use super::line::Line;
 use super::world::{REPLICAS, World};
+use crate::it::support::stall_proxy::Direction;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Fault {
@@ -22,7 +22,10 @@ pub(super) enum Fault {
     RollLeader,
     KillDaemon,
     CutHost,
+    /// It comes back with what it had written to its file.
     RestartRedis,
+    /// It comes back empty, as one without a file does.
+    LoseRedis,
     FlushRedis,
     PauseRedis,
     StallLeader,
@@ -37,7 +40,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 18] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::KillLeader,
         Self::KillFollower,
         Self::PauseLeader,
@@ -46,6 +49,7 @@ impl Fault {
         Self::KillDaemon,
         Self::CutHost,
         Self::RestartRedis,
+        Self::LoseRedis,
         Self::FlushRedis,
         Self::PauseRedis,
         Self::StallLeader,
@@ -95,7 +99,9 @@ impl Fault {
                 sleep(Duration::from_secs(6)).await;
                 world.hosts.with(move |hosts| hosts.mend(host)).await.unwrap().unwrap();
             }
-            Self::RestartRedis | Self::FlushRedis | Self::PauseRedis => redis(self, world).await,
+            Self::RestartRedis | Self::LoseRedis | Self::FlushRedis | Self::PauseRedis => {
+                redis(self, world).await;
+            }
             Self::StallLeader | Self::LoseAnswers | Self::LoseRequests => {
                 stall(self, world, random).await;
             }
@@ -129,8 +135,11 @@ async fn pause(world: &mut World, replica: usize, leads: bool) {
 
 async fn redis(fault: Fault, world: &mut World) {
     match fault {
-        Fault::RestartRedis => {
+        Fault::RestartRedis | Fault::LoseRedis => {
             tokio::task::block_in_place(|| world.redis.kill());
+            if fault == Fault::LoseRedis {
+                world.redis.lose_data();
+            }
             sleep(Duration::from_secs(2)).await;
             tokio::task::block_in_place(|| world.redis.launch()).unwrap();
         }
@@ -148,18 +157,20 @@ async fn redis(fault: Fault, world: &mut World) {
 
 async fn stall(fault: Fault, world: &mut World, random: &mut Random) {
     let (leader, other) = world.leader_and_other(random).await;
-    let (replica, line) = match fault {
-        Fault::StallLeader => (leader, Line::Stalled),
-        Fault::LoseAnswers => (leader, Line::NoAnswers),
-        _ => (other, Line::NoRequests),
-    };
-    world.lines[replica].set(line);
+    let replica = if fault == Fault::LoseRequests { other } else { leader };
+    let line = &world.lines[replica];
+    match fault {
+        Fault::StallLeader => line.stall_all(),
+        // Redis gets what is asked and does it; nobody hears of it.
+        Fault::LoseAnswers => line.stall(Direction::ToClient),
+        _ => line.stall(Direction::ToServer),
+    }
     if replica == leader {
         world.take_over(replica, "cut off").await;
     } else {
         sleep(Duration::from_secs(6)).await;
     }
-    world.lines[replica].set(Line::Open);
+    world.lines[replica].resume_all();
 }
 
 async fn github(fault: Fault, world: &mut World) {

@@ -13,10 +13,11 @@ use runner_orchestrator::cli::demo::model::{self, ModelledGitHub, REPO, TOKEN};
 use runner_orchestrator::cli::demo::replica::{Plan, Replica};
 use runner_orchestrator::fleet::id::ClusterMark;
 use runner_orchestrator::sim::random::Random;
-use runner_orchestrator::sim::redis::RedisServer;
+use runner_orchestrator::sim::redis::{Options, RedisServer};
+use tempfile::TempDir;
 
 use super::fault::Fault;
-use super::line::StallingLine;
+use crate::it::support::stall_proxy::StallProxy;
 
 pub(super) const REPLICAS: usize = 3;
 pub(super) const MAX_RUNNERS: u32 = 9;
@@ -33,9 +34,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) replicas: Vec<Option<Replica>>,
-    pub(super) lines: Vec<StallingLine>,
+    pub(super) lines: Vec<StallProxy>,
     pub(super) github: ModelledGitHub,
     pub(super) redis: RedisServer,
+    _redis_dir: TempDir,
     pub(super) hosts: OwnHosts,
     pub(super) mark: ClusterMark,
     pub(super) take_overs: Vec<(&'static str, f64)>,
@@ -62,12 +64,19 @@ impl World {
         })
         .await
         .unwrap();
-        let redis = tokio::task::block_in_place(RedisServer::start).unwrap();
+        let redis_dir = TempDir::new().unwrap();
+        let kept = Options {
+            dir: Some(redis_dir.path().to_owned()),
+            sheltered: true,
+            ..Options::default()
+        };
+        let redis = tokio::task::block_in_place(|| RedisServer::with(kept)).unwrap();
         let mut world = Self {
             replicas: Vec::new(),
             lines: Vec::new(),
             github,
             redis,
+            _redis_dir: redis_dir,
             hosts,
             mark,
             take_overs: Vec::new(),
@@ -77,7 +86,7 @@ impl World {
             cluster,
         };
         for number in 0..REPLICAS {
-            world.lines.push(StallingLine::to(world.redis.address()).await);
+            world.lines.push(StallProxy::before(world.redis.address()).await);
             world.replicas.push(None);
             world.start(number).await;
         }

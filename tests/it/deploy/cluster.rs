@@ -133,7 +133,7 @@ fn prometheus_accepts_its_settings_and_rules() {
     let secrets = dir.path().join("secrets").display().to_string();
     fs::write(&file, settings.replace("/run/secrets", &secrets)).unwrap();
     let (code, said) = ending(command("promtool").args(["check", "config"]).arg(&file));
-    assert!(code == Some(0) && said.contains("12 rules found"), "{said}");
+    assert!(code == Some(0) && said.contains("13 rules found"), "{said}");
 }
 
 /// A rule on a metric that does not exist never fires, and nobody notices.
@@ -154,35 +154,180 @@ fn rules_name_only_metrics_that_exist() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
-/// The lock of alerts against a story: the leader is gone for a minute, a host is lost.
+/// What must be seen for an alert: a series and its values every 15 seconds, when it must
+/// still be quiet, and when it must fire.
+struct Story {
+    alert: &'static str,
+    series: &'static str,
+    values: &'static str,
+    quiet: &'static str,
+    fires: &'static str,
+}
+
+const fn story(
+    alert: &'static str,
+    series: &'static str,
+    values: &'static str,
+    quiet: &'static str,
+    fires: &'static str,
+) -> Story {
+    Story { alert, series, values, quiet, fires }
+}
+
+/// One for each alert. Most are well for a minute first.
+const STORIES: [Story; 13] = [
+    story("OrchestratorDown", "up{job='orchestrator'}", "1x4 0x60", "2m", "5m"),
+    story("OrchestratorNoLeader", LEADER, "1x4 0x60", "2m", "4m"),
+    story("OrchestratorLeaderChangesOften", "orchestrator_cluster_term", "1+1x60", "1m", "4m"),
+    story("OrchestratorStoreDown", "orchestrator_cluster_store_up", "1x4 0x60", "2m", "4m"),
+    story(
+        "OrchestratorStoreUnsound",
+        "orchestrator_cluster_store_warnings",
+        "0x4 1x60",
+        "2m",
+        "4m",
+    ),
+    story(
+        "OrchestratorReplicasDiffer",
+        "orchestrator_cluster_replica_problems{problem='clock'}",
+        "0x4 1x60",
+        "6m",
+        "8m",
+    ),
+    story(
+        "OrchestratorHostLost",
+        "orchestrator_cluster_hosts{liveness='lost'}",
+        "0x4 1x60",
+        "2m",
+        "4m",
+    ),
+    story(
+        "OrchestratorDockerDown",
+        "orchestrator_cluster_hosts_docker_down",
+        "0x4 1x60",
+        "3m",
+        "5m",
+    ),
+    // The clock of the rules begins at 0: a job queued at 60 has waited for long at 660.
+    story(
+        "OrchestratorJobsWait",
+        "orchestrator_cluster_oldest_queued_job_timestamp_seconds{pool='p'}",
+        "0x4 60x100",
+        "11m",
+        "14m",
+    ),
+    story(
+        "OrchestratorNoRoom",
+        "orchestrator_cluster_runners_unplaced{pool='p'}",
+        "0x4 2x100",
+        "11m",
+        "13m",
+    ),
+    story(
+        "OrchestratorBreakerOpen",
+        "orchestrator_cluster_breaker_active{pool='p'}",
+        "0x4 1x60",
+        "3m",
+        "5m",
+    ),
+    story(
+        "OrchestratorGitHubLimit",
+        "orchestrator_cluster_github_rate_limit_remaining",
+        "5000x4 499x60",
+        "6m",
+        "8m",
+    ),
+    story("OrchestratorFrozen", "orchestrator_cluster_frozen", "0x4 1x160", "31m", "33m"),
+];
+const LEADER: &str = "orchestrator_cluster_leader";
+
+/// Whether promtool finds that exactly these alerts fire at these times.
+fn told(series: &[(&str, &str)], firing: &[(&str, Option<&str>)]) -> (Option<i32>, String) {
+    let dir = prepared();
+    let series = series
+        .iter()
+        .map(|(series, values)| serde_json::json!({"series": series, "values": values}));
+    let expected = firing.iter().map(|(at, alert)| {
+        let samples = alert.map(|alert| {
+            let labels = format!("{{alertname=\"{alert}\"}}");
+            serde_json::json!({"labels": labels, "value": 1})
+        });
+        serde_json::json!({
+            "expr": "count by (alertname) (ALERTS{alertstate='firing'})",
+            "eval_time": at,
+            "exp_samples": samples.into_iter().collect::<Vec<_>>(),
+        })
+    });
+    let test = serde_json::json!({
+        "rule_files": ["rules.yml"],
+        "evaluation_interval": "15s",
+        "tests": [{
+            "interval": "15s",
+            "input_series": series.collect::<Vec<_>>(),
+            "promql_expr_test": expected.collect::<Vec<_>>(),
+        }],
+    });
+    // JSON is YAML.
+    let file = dir.path().join("story.yml");
+    fs::write(&file, Value::to_string(&test)).unwrap();
+    ending(command("promtool").args(["test", "rules"]).arg(&file))
+}
+
 #[test]
-fn alerts_fire_when_they_should() {
+fn every_alert_fires_when_it_should_and_no_other() {
+    let rules = fs::read_to_string(shipped().join("rules.yml")).unwrap();
+    let alerts = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    assert!(alerts.eq(STORIES.iter().map(|story| story.alert)), "one story for each alert");
+    for Story { alert, series, values, quiet, fires } in STORIES {
+        let mut seen = vec![(series, values)];
+        if series != LEADER {
+            seen.push((LEADER, "1x200"));
+        }
+        let (code, said) = told(&seen, &[(quiet, None), (fires, Some(alert))]);
+        assert_eq!(code, Some(0), "{alert}: {said}");
+    }
+}
+
+#[test]
+fn a_cluster_that_is_well_or_tells_nothing_of_github_gives_no_alert() {
+    let well = [
+        (LEADER, "1x200"),
+        ("up{job='orchestrator'}", "1x200"),
+        ("orchestrator_cluster_term", "7x200"),
+        ("orchestrator_cluster_store_up", "1x200"),
+        ("orchestrator_cluster_oldest_queued_job_timestamp_seconds{pool='p'}", "0x200"),
+        // Not known.
+        ("orchestrator_cluster_github_rate_limit_remaining", "-1x200"),
+    ];
+    let (code, said) = told(&well, &[("45m", None)]);
+    assert_eq!(code, Some(0), "{said}");
+    // No replica at all tells anything.
+    let (code, said) = told(&[], &[("3m", Some("OrchestratorNoLeader"))]);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+/// What an operator is told, with the names filled in.
+#[test]
+fn an_alert_names_the_replica() {
     let dir = prepared();
     let story = serde_json::json!({
         "rule_files": ["rules.yml"],
         "evaluation_interval": "15s",
         "tests": [{
             "interval": "15s",
-            "input_series": [
-                {"series": "orchestrator_cluster_leader{instance='a'}", "values": "1x4 0x20"},
-                {"series": "orchestrator_cluster_hosts{instance='a',liveness='lost'}",
-                 "values": "0x24"},
-            ],
-            "alert_rule_test": [
-                {"eval_time": "45s", "alertname": "OrchestratorNoLeader", "exp_alerts": []},
-                {"eval_time": "4m", "alertname": "OrchestratorNoLeader", "exp_alerts": [{
-                    "exp_labels": {"severity": "critical"},
+            "input_series":
+                [{"series": "orchestrator_cluster_store_up{instance='a'}", "values": "0x40"}],
+            "alert_rule_test": [{
+                "eval_time": "4m", "alertname": "OrchestratorStoreDown", "exp_alerts": [{
+                    "exp_labels": {"severity": "critical", "instance": "a"},
                     "exp_annotations": {
-                        "summary": "No replica decides",
-                        "description":
-                            "Running jobs go on; nothing new is started. Look at Redis first.",
+                        "summary": "Replica a cannot read Redis",
+                        "description": "It keeps what runs and starts nothing new.",
                     },
-                }]},
-                {"eval_time": "4m", "alertname": "OrchestratorHostLost", "exp_alerts": []},
-            ],
+                }],
+            }],
         }],
     });
-    // JSON is YAML.
     let file = dir.path().join("story.yml");
     fs::write(&file, Value::to_string(&story)).unwrap();
     let (code, said) = ending(command("promtool").args(["test", "rules"]).arg(&file));

@@ -229,6 +229,11 @@ impl Daemon {
         Ok(())
     }
 
+    /// The process that cares for it; another after every restart.
+    pub(crate) fn replica(&self) -> ReplicaId {
+        ReplicaId(self.agent.boot.0)
+    }
+
     /// The report, when one is due.
     pub(crate) fn report(&mut self, now: Timestamp) -> Option<HostRecord> {
         let due = self.reported_at.is_none_or(|at| now.since(at) >= BEAT_EVERY);
@@ -248,7 +253,7 @@ impl Daemon {
             version: RECORD_VERSION,
             host: agent.host,
             boot: agent.boot,
-            replica: ReplicaId(Uuid::nil()),
+            replica: self.replica(),
             seq: self.seq,
             at: now,
             hostname: String::new(),

@@ -334,6 +334,12 @@ fn operator(world: &mut World, rest: &[&str]) -> Done {
         ["freezes"] => Wish::Freeze,
         ["unfreezes"] => Wish::Unfreeze,
         ["drains", host] => Wish::Drain { host: daemon(world, host)?.agent.host },
+        ["drains", "replica", "of", host] => {
+            Wish::DrainReplica { replica: daemon(world, host)?.replica() }
+        }
+        ["undrains", "replica", "of", host] => {
+            Wish::UndrainReplica { replica: daemon(world, host)?.replica() }
+        }
         ["undrains", host] => Wish::Undrain { host: daemon(world, host)?.agent.host },
         ["removes", "pool", pool] => {
             world.pools.remove(&PoolName::from(pool)).ok_or("no such pool")?;

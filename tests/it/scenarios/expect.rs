@@ -54,6 +54,7 @@ fn look_up(world: &World, words: &[&str]) -> Option<Result<(), String>> {
         ["because", pool, ref codes @ ..] => Some(because(world, pool, codes)),
         ["count", pool, ref pairs @ ..] => Some(count(world, pool, pairs)),
         [who, "is" | "are", phase] => Some(phase_is(world, who, phase)),
+        ["drained", "replicas", count] => Some(drained_replicas(world, count)),
         ["deletes", "asked", count] => Some(deletes(world, count)),
         ["containers", host, count] => Some(containers(world, host, count)),
         _ => None,
@@ -118,6 +119,11 @@ fn phase_is(world: &World, who: &str, phase: &str) -> Result<(), String> {
 fn containers(world: &World, host: &str, count: &str) -> Result<(), String> {
     let have = world.daemons.get(host).ok_or("no such host")?.containers.len();
     if have == number::<usize>(count)? { Ok(()) } else { Err(format!("it has {have}")) }
+}
+
+fn drained_replicas(world: &World, count: &str) -> Result<(), String> {
+    let have = world.operator.draining_replicas.len();
+    if have == number::<usize>(count)? { Ok(()) } else { Err(format!("they are {have}")) }
 }
 
 fn deletes(world: &World, count: &str) -> Result<(), String> {

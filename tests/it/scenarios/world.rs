@@ -211,7 +211,18 @@ impl World {
     }
 
     pub(crate) fn view(&mut self) -> View {
-        let Self { ledger, records, operator, policy, now, pools, assignments, shared, .. } = self;
+        let Self {
+            ledger,
+            records,
+            operator,
+            policy,
+            now,
+            pools,
+            assignments,
+            shared,
+            daemons,
+            ..
+        } = self;
         let look = Look {
             incarnation: shared.incarnation,
             hosts: records,
@@ -226,6 +237,9 @@ impl World {
         }
         *operator = owed.unwrap_or_else(|| operator.clone());
         ledger.absorb_hosts(records, operator, policy, *now);
+        // A replica without a word to the store does not announce itself either.
+        let there = daemons.values().filter(|daemon| !daemon.silent);
+        ledger.absorb_replicas(&there.map(Daemon::replica).collect(), operator, *now);
         ledger.refusals.note(records, assignments, policy, *now);
         ledger.rebuilding = shared.memory.rebuilding(records, &ledger.registrations);
         ledger.demand.settle(pools, *now);

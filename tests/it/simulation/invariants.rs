@@ -125,6 +125,7 @@ impl Invariants {
         if operator.frozen_since.is_some()
             || !operator.paused.is_empty()
             || !operator.draining.is_empty()
+            || !operator.draining_replicas.is_empty()
             || !operator.boosts.is_empty()
         {
             return Some(format!("the operator's state stands: {operator:?}"));

@@ -165,7 +165,7 @@ async fn an_encrypted_server_is_spoken_to_and_a_stranger_is_not() {
     let pki = Pki::make();
     let server = Redis::with(&[
         "--tls-port",
-        "TLS",
+        "PORT",
         "--port",
         "0",
         "--tls-cert-file",

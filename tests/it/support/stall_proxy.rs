@@ -56,6 +56,18 @@ impl StallProxy {
         self.stalled[direction as usize].send_replace(true);
     }
 
+    /// Nothing goes either way.
+    pub(crate) fn stall_all(&self) {
+        self.stall(Direction::ToServer);
+        self.stall(Direction::ToClient);
+    }
+
+    /// Everything goes on.
+    pub(crate) fn resume_all(&self) {
+        self.resume(Direction::ToServer);
+        self.resume(Direction::ToClient);
+    }
+
     /// What was held back goes on, and what comes.
     pub(crate) fn resume(&self, direction: Direction) {
         self.stalled[direction as usize].send_replace(false);
