@@ -84,9 +84,6 @@ pub struct Handle {
     pub lease_alive: Vitals,
     /// Who is told of every turn of this replica's lead loop while it leads.
     pub listeners: Listeners,
-    /// This machine's wall clock less the store's time, in milliseconds; `None` while the
-    /// store is not shared, or was not asked yet.
-    pub clock_difference_ms: watch::Receiver<Option<i64>>,
 }
 
 /// The loops, running.
@@ -120,7 +117,6 @@ impl App {
         let (ready, readiness) = watch::channel(Readiness::default());
         let (pulls, pulls_seen) = watch::channel(Pulls::new());
         let (standing, standing_seen) = watch::channel(Standing::default());
-        let (clock_difference_ms, difference_seen) = watch::channel(None);
         let handle = Handle {
             replica,
             published: seen,
@@ -131,10 +127,8 @@ impl App {
             edges: edges.clone(),
             lease_alive: Vitals::default(),
             listeners: Listeners::default(),
-            clock_difference_ms: difference_seen,
         };
-        let outlets =
-            Outlets { ready: ready.clone(), published, pulls, standing, clock_difference_ms };
+        let outlets = Outlets { ready: ready.clone(), published, pulls, standing };
         let mut app = Self {
             handle,
             work: JoinSet::new(),
@@ -240,7 +234,6 @@ struct Outlets {
     published: watch::Sender<Arc<Published>>,
     pulls: watch::Sender<Pulls>,
     standing: watch::Sender<Standing>,
-    clock_difference_ms: watch::Sender<Option<i64>>,
 }
 
 /// The three loops, once the cluster's mark is known.
@@ -312,7 +305,6 @@ impl Loops {
             github: self.edges.github.clone(),
             clock: self.edges.clock.clone(),
             replica: self.replica,
-            clock_difference_ms: self.outlets.clock_difference_ms.clone(),
         }
     }
 

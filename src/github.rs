@@ -76,7 +76,10 @@ pub trait GitHub: Send + Sync + fmt::Debug {
     }
 
     /// Takes in what the other replicas have spent of it: it counts as if this one had.
-    fn heed(&self, _others: Vec<BudgetShare>) {}
+    /// Returns what they told before and the store has lost, to be written back.
+    fn heed(&self, _others: Vec<BudgetShare>) -> Vec<BudgetShare> {
+        Vec::new()
+    }
 
     /// Moves when the other replicas should hear of this one's share at once.
     fn spending(&self) -> watch::Receiver<u64> {

@@ -225,8 +225,9 @@ impl GitHub for RestGitHub {
         Some(self.caller.line.budget().share(replica, now))
     }
 
-    fn heed(&self, others: Vec<BudgetShare>) {
-        self.caller.line.budget().heed(others);
+    fn heed(&self, others: Vec<BudgetShare>) -> Vec<BudgetShare> {
+        let now = self.caller.line.now();
+        self.caller.line.budget().heed(others, now)
     }
 
     fn spending(&self) -> watch::Receiver<u64> {

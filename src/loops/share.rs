@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -30,8 +29,6 @@ pub struct Share {
     pub github: Arc<dyn GitHub>,
     pub clock: Arc<dyn Clock>,
     pub replica: ReplicaId,
-    /// Told how much later this machine's wall clock is than the store's.
-    pub clock_difference_ms: watch::Sender<Option<i64>>,
 }
 
 impl std::fmt::Debug for Share {
@@ -43,7 +40,7 @@ impl std::fmt::Debug for Share {
 impl Share {
     /// Learns the store's time before anything is stamped with it, if the store answers.
     pub async fn begin(&self) {
-        if self.store.health().borrow().shared && !self.ask_time().await {
+        if self.store.health().borrow().shared && !self.ask_time(&mut None).await {
             debug!("the store's time is not known yet");
         }
     }
@@ -54,18 +51,23 @@ impl Share {
             return cancel.cancelled().await;
         }
         let mut asked_at: Option<Instant> = None;
+        // Warned of when it becomes too large, not again and again.
+        let mut difference = None;
         let mut pace = Pace::every(SHARE_EVERY);
         let mut nudges = [self.github.spending()];
         while pace.next(&mut nudges, &cancel).await != Wake::Cancelled {
-            if asked_at.is_none_or(|at| at.elapsed() >= TIME_EVERY) && self.ask_time().await {
+            if asked_at.is_none_or(|at| at.elapsed() >= TIME_EVERY)
+                && self.ask_time(&mut difference).await
+            {
                 asked_at = Some(Instant::now());
             }
             self.exchange().await;
         }
     }
 
-    /// Asks the store for its time. Whether it answered well enough.
-    async fn ask_time(&self) -> bool {
+    /// Asks the store for its time, and notes by how many milliseconds this machine's wall
+    /// clock is later than that. Whether it answered well enough.
+    async fn ask_time(&self, last: &mut Option<i64>) -> bool {
         let sent = Instant::now();
         let time = match self.store.now().await {
             Ok(time) => time,
@@ -82,7 +84,7 @@ impl Share {
         let at = sent + took / 2;
         let difference = difference_ms(self.clock.wall(), time + at.elapsed());
         self.clock.heed(time, at);
-        let before = self.clock_difference_ms.send_replace(Some(difference));
+        let before = last.replace(difference);
         let is_off = |ms: i64| ms.abs() > CLOCK_DIFFERENCE_WARNED_MS;
         if is_off(difference) && !before.is_some_and(is_off) {
             warn!(
@@ -95,9 +97,14 @@ impl Share {
 
     async fn exchange(&self) {
         let Some(share) = self.github.share(self.replica) else { return };
-        match self.store.share(share).await {
+        let lost = match self.store.share(share).await {
             Ok(others) => self.github.heed(others),
-            Err(error) => debug!(error = %error, "could not share the budget"),
+            Err(error) => return debug!(error = %error, "could not share the budget"),
+        };
+        for share in lost {
+            if let Err(error) = self.store.share(share).await {
+                debug!(error = %error, "could not write another's share of the budget back");
+            }
         }
     }
 }

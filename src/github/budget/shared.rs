@@ -106,9 +106,18 @@ impl CallBudget {
         }
     }
 
-    /// Takes in what the others have told, in place of what they told before.
-    pub fn heed(&mut self, shares: Vec<BudgetShare>) {
-        self.others.shares = shares;
+    /// Takes in what the others have told, in place of what they told before. What the store
+    /// has lost of that still counts, and is returned: the others may never have heard it,
+    /// and one that is dead cannot say it again.
+    pub fn heed(&mut self, shares: Vec<BudgetShare>, now: Timestamp) -> Vec<BudgetShare> {
+        let before = std::mem::replace(&mut self.others.shares, shares);
+        let lost = before.into_iter().filter(|share| {
+            let told = self.others.shares.iter().any(|other| other.replica == share.replica);
+            !told && now.since(share.at) < MINUTE
+        });
+        let lost: Vec<BudgetShare> = lost.collect();
+        self.others.shares.extend(lost.iter().cloned());
+        lost
     }
 
     /// Whether the others should be told before the next second.

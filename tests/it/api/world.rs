@@ -178,7 +178,6 @@ impl World {
             edges,
             lease_alive: lead.vitals.clone(),
             listeners: lead.listeners.clone(),
-            clock_difference_ms: watch::Sender::new(None).subscribe(),
         };
         let agency = agent_of_the_host(&mut tasks, store.clone(), replica, host);
         let answers = Arc::new(Mutex::new(Vec::new()));

@@ -110,8 +110,8 @@ impl GitHub for GatedGitHub {
         self.inner.share(replica)
     }
 
-    fn heed(&self, others: Vec<BudgetShare>) {
-        self.inner.heed(others);
+    fn heed(&self, others: Vec<BudgetShare>) -> Vec<BudgetShare> {
+        self.inner.heed(others)
     }
 
     fn spending(&self) -> watch::Receiver<u64> {

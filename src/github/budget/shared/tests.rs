@@ -15,7 +15,7 @@ fn exchange(budgets: &mut [CallBudget], now: Timestamp) {
         .collect();
     for (index, budget) in budgets.iter_mut().enumerate() {
         let others = shares.iter().enumerate().filter(|(other, _)| *other != index);
-        budget.heed(others.map(|(_, share)| share.clone()).collect());
+        drop(budget.heed(others.map(|(_, share)| share.clone()).collect(), now));
     }
 }
 
@@ -44,6 +44,23 @@ fn what_others_have_spent_is_spent() {
     }
     exchange(&mut budgets, seconds(63));
     assert_eq!(budgets[0].snapshot(seconds(63)).points_this_minute, 0);
+}
+
+/// A store that is emptied forgets the shares of the dead; whoever heard them does not.
+#[test]
+fn a_share_that_the_store_has_lost_counts_and_is_written_back() {
+    let mut budgets = three();
+    let (polled, _) = drain(&mut budgets[0], CallClass::Queue, seconds(0));
+    exchange(&mut budgets, seconds(1));
+    let [_dead, mut survivor, _dead_too] = budgets;
+    let mut fresh = CallBudget::default();
+    let share = fresh.share(ReplicaId(uuid::Uuid::from_u128(4)), seconds(2));
+    let lost = survivor.heed(vec![share], seconds(2));
+    assert_eq!(lost.len(), 2, "all that is left of the other two");
+    assert_eq!(survivor.snapshot(seconds(2)).points_this_minute, polled);
+    fresh.heed(lost, seconds(3));
+    assert_eq!(fresh.snapshot(seconds(3)).points_this_minute, polled);
+    assert!(survivor.heed(Vec::new(), seconds(63)).is_empty(), "a minute is over");
 }
 
 /// A new leader that had spent nothing itself used to begin with a full minute.
