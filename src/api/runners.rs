@@ -184,7 +184,6 @@ fn docker_runner(runner: &SeenRunner<'_>, reading: &Reading) -> Option<DockerRun
             RunnerPhase::Ended { .. }
             | RunnerPhase::Failed { .. }
             | RunnerPhase::Retired { .. }
-            | RunnerPhase::Expired { .. }
             | RunnerPhase::Lost { .. } => "exited",
         },
         runner_name: runner.name.clone(),
@@ -273,9 +272,9 @@ fn end(phase: &RunnerPhase) -> Option<End> {
             Some(End { exit_code: Some(*exit_code), oom: *oom, ran_job: *ran_job, ..none })
         }
         RunnerPhase::Failed { failure, .. } => Some(End { failure: Some(failure.code()), ..none }),
-        RunnerPhase::Retired { reason, .. }
-        | RunnerPhase::Expired { reason, .. }
-        | RunnerPhase::Lost { reason, .. } => Some(End { reason: because(reason), ..none }),
+        RunnerPhase::Retired { reason, .. } | RunnerPhase::Lost { reason, .. } => {
+            Some(End { reason: because(reason), ..none })
+        }
         RunnerPhase::Assigned { .. }
         | RunnerPhase::Accepted { .. }
         | RunnerPhase::Created { .. }

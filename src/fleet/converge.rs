@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::host::{Assigned, Assignment};
+use super::host::{Assigned, Assignment, Capacity};
 use super::id::{BootId, ContainerId, HostId, PoolName, RunnerId, RunnerName};
 use super::policy::ACCEPT_DEADLINE;
 use super::pool::Scope;
@@ -31,6 +31,8 @@ pub struct Agent {
     pub pools: BTreeMap<PoolName, String>,
     pub images: BTreeSet<String>,
     pub docker_up: bool,
+    /// What the machine offers, as far as it is known.
+    pub capacity: Capacity,
     pub stopping: Stopping,
     pub local: BTreeMap<RunnerId, Local>,
     pub refused: BTreeMap<RunnerId, Refusal>,
@@ -196,6 +198,9 @@ fn refusal(agent: &Agent, assigned: &Assigned, occupied: usize, now: Timestamp) 
     }
     if !agent.images.contains(image) {
         return Some(Refusal::ImageMissing);
+    }
+    if agent.capacity.is_disk_full() {
+        return Some(Refusal::DiskFull);
     }
     (occupied >= agent.max_runners as usize).then_some(Refusal::NoRoom)
 }

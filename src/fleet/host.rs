@@ -1,17 +1,25 @@
 //! Hosts: what an agent reports of its Docker daemon, and what the leader assigns to it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
 use super::id::{BootId, HostId, PoolName, ReplicaId, RunnerId, RunnerName, Term};
+use super::policy::DISK_FLOOR;
 use super::reason::{Reason, Refusal};
 use super::runner::RunnerRecord;
 use super::time::Timestamp;
 
-/// The version of [`HostRecord`] and [`Assignment`] as stored. A reader accepts its own
-/// and the one before; unknown fields are ignored.
+/// The version of records as they are written: [`HostRecord`], [`Assignment`] and what else
+/// carries one. A field that may be missing, or be passed over, needs no new version.
 pub const RECORD_VERSION: u32 = 1;
+
+/// The versions that are read. Replicas of two neighbouring releases work together, so a new
+/// version takes two releases: the first only reads it, the second writes it.
+pub const RECORDS_READ: RangeInclusive<u32> = 0..=1;
+const _: () = assert!(*RECORDS_READ.start() < RECORD_VERSION);
+const _: () = assert!(RECORD_VERSION <= *RECORDS_READ.end());
 
 /// What a host's agent reports; the agent is its only writer.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -48,6 +56,14 @@ pub struct Capacity {
     /// Free where the daemon keeps its data; only where the agent can see that.
     pub disk_free_bytes: Option<u64>,
     pub architecture: Option<String>,
+}
+
+impl Capacity {
+    /// Whether the disk is known to have no room for another runner.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        self.disk_free_bytes.is_some_and(|free| free < DISK_FLOOR)
+    }
 }
 
 /// What the leader wants of one host; the leader is its only writer.

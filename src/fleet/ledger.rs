@@ -292,7 +292,6 @@ impl Ledger {
             RunnerPhase::Failed { .. } => self.totals.failed += 1,
             RunnerPhase::Retired { .. } => self.totals.retired += 1,
             RunnerPhase::Lost { .. } => self.totals.lost += 1,
-            RunnerPhase::Expired { .. } => self.totals.expired += 1,
             _ => {}
         }
     }

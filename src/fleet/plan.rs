@@ -266,6 +266,9 @@ impl Plan {
     /// What the leader remembers of this plan once it is committed.
     pub fn remember(&self, ledger: &mut Ledger, now: Timestamp) {
         ledger.totals.assigned += self.place.len() as u64;
+        // What never lived has no other end than this.
+        let expired = self.release.iter().filter(|release| release.reason.is_some());
+        ledger.totals.expired += expired.count() as u64;
         for order in self.retire.iter().filter(|order| order.automatic) {
             ledger.retired.push((order.pool.clone(), now));
         }

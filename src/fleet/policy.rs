@@ -6,6 +6,10 @@ use std::time::Duration;
 /// later than that it hands back.
 pub const ACCEPT_DEADLINE: Duration = Duration::from_secs(20);
 
+/// A host with less free disk than this takes no new runner: 1 GiB, so that those it has
+/// can finish.
+pub const DISK_FLOOR: u64 = 1 << 30;
+
 /// GitHub's runner list may be so old, whatever it answers.
 pub const LIST_STALENESS: Duration = Duration::from_secs(60);
 

@@ -25,6 +25,7 @@ pub enum Reason {
     AtMaximum { max: u32, occupied: u32 },
     NoHost,
     HostsFull,
+    HostShort { of: Resource },
     ImageMissing { image: String },
     BudgetShort,
     BreakerOpen { until: Timestamp, failures: u32 },
@@ -68,6 +69,25 @@ pub enum Reason {
     Superseded,
 }
 
+/// What a host can have too little of.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resource {
+    Cpus,
+    Memory,
+    Disk,
+}
+
+impl Resource {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Cpus => "the CPUs",
+            Self::Memory => "the memory",
+            Self::Disk => "the disk space",
+        }
+    }
+}
+
 /// Why an agent hands an id back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -75,9 +95,10 @@ pub enum Refusal {
     NoRoom,
     ImageMissing,
     UnknownPool,
-    Draining,
     Stopping,
     DockerDown,
+    /// Too little free disk for another runner.
+    DiskFull,
     /// Read so late that the leader has given it up, or is about to.
     Late,
 }
@@ -90,9 +111,9 @@ impl Refusal {
             Self::NoRoom => "no_room",
             Self::ImageMissing => "image_missing",
             Self::UnknownPool => "unknown_pool",
-            Self::Draining => "draining",
             Self::Stopping => "stopping",
             Self::DockerDown => "docker_down",
+            Self::DiskFull => "disk_full",
             Self::Late => "late",
         }
     }
@@ -113,6 +134,7 @@ impl Reason {
             Self::AtMaximum { .. } => "at_maximum",
             Self::NoHost => "no_host",
             Self::HostsFull => "hosts_full",
+            Self::HostShort { .. } => "host_short",
             Self::ImageMissing { .. } => "image_missing",
             Self::BudgetShort => "budget_short",
             Self::BreakerOpen { .. } => "breaker_open",
@@ -175,6 +197,7 @@ impl fmt::Display for Reason {
                 write!(f, "{occupied} runners take up room, MAX_RUNNERS is {max}")
             }
             Self::ImageMissing { image } => write!(f, "no host has the image {image} yet"),
+            Self::HostShort { of } => write!(f, "no host has {} for it", of.words()),
             Self::BreakerOpen { until, failures } => {
                 write!(f, "{failures} runners in a row failed to start; next try at {until}")
             }
@@ -258,6 +281,7 @@ pub const REASON_CODES: &[&str] = &[
     "at_maximum",
     "no_host",
     "hosts_full",
+    "host_short",
     "image_missing",
     "budget_short",
     "breaker_open",

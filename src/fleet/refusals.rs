@@ -59,7 +59,7 @@ impl Refusals {
             for (runner, refusal) in &record.refused {
                 // A host that stops says so itself, and comes back as another boot.
                 // One that was out of reach says nothing of the pool either.
-                if matches!(refusal, Refusal::Stopping | Refusal::Draining | Refusal::Late) {
+                if matches!(refusal, Refusal::Stopping | Refusal::Late) {
                     continue;
                 }
                 let Some(assigned) = assignment.runners.get(runner) else { continue };

@@ -56,10 +56,6 @@ pub enum RunnerPhase {
         at: Timestamp,
         reason: Reason,
     },
-    Expired {
-        at: Timestamp,
-        reason: Reason,
-    },
     Lost {
         at: Timestamp,
         reason: Reason,
@@ -132,7 +128,6 @@ pub enum Seen {
     Failed(Failure),
     /// Its container is gone because we removed it.
     Removed(Reason),
-    Expired(Reason),
     Lost(Reason),
 }
 
@@ -187,7 +182,6 @@ impl RunnerPhase {
             // What was handed its configuration ends by exiting or by being removed.
             Seen::Failed(_) => illegal("failed to start"),
             Seen::Removed(reason) => Ok(P::Retired { at: now, reason }),
-            Seen::Expired(reason) => Ok(P::Expired { at: now, reason }),
             Seen::Lost(reason) => Ok(P::Lost { at: now, reason }),
         }
     }
@@ -218,7 +212,6 @@ impl RunnerPhase {
             Self::Ended { .. } => "ended",
             Self::Failed { .. } => "failed",
             Self::Retired { .. } => "retired",
-            Self::Expired { .. } => "expired",
             Self::Lost { .. } => "lost",
         }
     }
@@ -238,7 +231,6 @@ impl RunnerPhase {
             Self::Ended { at, .. }
             | Self::Failed { at, .. }
             | Self::Retired { at, .. }
-            | Self::Expired { at, .. }
             | Self::Lost { at, .. } => *at,
         }
     }
@@ -248,11 +240,7 @@ impl RunnerPhase {
     pub fn is_terminal(&self) -> bool {
         matches!(
             self,
-            Self::Ended { .. }
-                | Self::Failed { .. }
-                | Self::Retired { .. }
-                | Self::Expired { .. }
-                | Self::Lost { .. }
+            Self::Ended { .. } | Self::Failed { .. } | Self::Retired { .. } | Self::Lost { .. }
         )
     }
 

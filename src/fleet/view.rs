@@ -241,7 +241,6 @@ impl Roster<'_> {
             | RunnerPhase::Ended { .. }
             | RunnerPhase::Failed { .. }
             | RunnerPhase::Retired { .. }
-            | RunnerPhase::Expired { .. }
             | RunnerPhase::Lost { .. } => false,
         }
     }

@@ -217,6 +217,7 @@ scenarios! {
     operator_deletes
     pause_stops_growth_only
     placement_binpack
+    placement_by_what_a_host_has
     placement_spread
     precedence_breaker_over_floor_and_boost
     precedence_freeze_over_all
@@ -226,8 +227,8 @@ scenarios! {
     record_vanishes_and_comes_back
     record_vanishes_with_its_host
     removed_pool_is_emptied
-    replica_drained_with_its_host
     replica_drained_is_forgotten_when_it_has_gone
+    replica_drained_with_its_host
     room_is_not_made_for_a_pool_at_its_maximum
     room_is_not_made_when_the_budget_is_short
     running_one_is_never_denied

@@ -1,7 +1,7 @@
 //! Where: which host takes a runner, and who gets room when there is too little.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use super::target::Need;
 use super::turn::Turn;
@@ -11,7 +11,7 @@ use crate::fleet::id::{HostId, RunnerName};
 use crate::fleet::intent::Operator;
 use crate::fleet::policy::Placement as Layout;
 use crate::fleet::pool::Pool;
-use crate::fleet::reason::Reason;
+use crate::fleet::reason::{Reason, Resource};
 
 /// Places what is needed as far as hosts and the GitHub budget go: floors of all pools
 /// first, then max-min by weight, the oldest job breaking ties.
@@ -140,9 +140,32 @@ struct Room<'a> {
 struct Place<'a> {
     record: &'a HostRecord,
     used: u32,
+    /// The sum of what its runners' pools let each of them use.
+    memory: u64,
 }
 
 impl Place<'_> {
+    /// What the machine is known to have too little of for another runner of this pool. A
+    /// limit on memory is kept free for the runner, since what it may use it may need at
+    /// any time; CPUs are shared, and only one runner alone must not be given more than
+    /// there are: Docker refuses that.
+    fn short_of(&self, pool: &Pool) -> Option<Resource> {
+        let capacity = &self.record.capacity;
+        let needs = &pool.resources;
+        let beyond = |needed: Option<u64>, there: Option<u64>| {
+            needed.zip(there).is_some_and(|(needed, there)| needed > there)
+        };
+        let memory = needs.memory_bytes.map(|bytes| bytes.saturating_add(self.memory));
+        let cpus = needs.cpus.zip(capacity.cpus);
+        if cpus.is_some_and(|(needed, there)| needed > f64::from(there)) {
+            Some(Resource::Cpus)
+        } else if beyond(memory, capacity.memory_bytes) {
+            Some(Resource::Memory)
+        } else {
+            capacity.is_disk_full().then_some(Resource::Disk)
+        }
+    }
+
     fn is_full(&self) -> bool {
         self.used >= self.record.max_runners
     }
@@ -164,8 +187,12 @@ impl<'a> Room<'a> {
                 && !record.stopping
                 && !operator.drains(record)
         });
-        let places = usable
-            .map(|(host, record)| Place { record, used: occupied.get(host).copied().unwrap_or(0) });
+        let memory = memory_by_host(turn);
+        let places = usable.map(|(host, record)| Place {
+            record,
+            used: occupied.get(host).copied().unwrap_or(0),
+            memory: memory.get(host).copied().unwrap_or(0),
+        });
         Self { places: places.collect(), layout: turn.policy.placement }
     }
 
@@ -183,8 +210,10 @@ impl<'a> Room<'a> {
                 Some((1, Reason::ImageMissing { image: pool.image.clone() }))
             } else if let Some(refusal) = refused {
                 Some((2, Reason::HandedBack { refusal }))
+            } else if let Some(of) = place.short_of(pool) {
+                Some((3, Reason::HostShort { of }))
             } else {
-                place.is_full().then_some((3, Reason::HostsFull))
+                place.is_full().then_some((4, Reason::HostsFull))
             };
             if let Some((rank, reason)) = against {
                 if rank >= rank_of(&hold) {
@@ -196,6 +225,7 @@ impl<'a> Room<'a> {
         }
         let place = best.and_then(|index| self.places.get_mut(index)).ok_or(hold)?;
         place.used += 1;
+        place.memory = place.memory.saturating_add(pool.resources.memory_bytes.unwrap_or(0));
         Ok((place.record.host, place.record))
     }
 
@@ -210,12 +240,25 @@ impl<'a> Room<'a> {
     }
 }
 
+/// The memory that the runners of each host may use together.
+fn memory_by_host(turn: &Turn<'_>) -> BTreeMap<HostId, u64> {
+    let mut memory: BTreeMap<HostId, u64> = BTreeMap::new();
+    for runner in turn.roster.runners.values().filter(|runner| runner.is_occupied()) {
+        let pool = turn.view.pools.get(runner.pool);
+        let bytes = pool.and_then(|pool| pool.resources.memory_bytes).unwrap_or(0);
+        let sum = memory.entry(runner.host).or_default();
+        *sum = sum.saturating_add(bytes);
+    }
+    memory
+}
+
 /// How near a host came that was held back for this reason.
 fn rank_of(hold: &Reason) -> u8 {
     match hold {
         Reason::ImageMissing { .. } => 1,
         Reason::HandedBack { .. } => 2,
-        Reason::HostsFull => 3,
+        Reason::HostShort { .. } => 3,
+        Reason::HostsFull => 4,
         _ => 0,
     }
 }

@@ -39,7 +39,6 @@ fn end(phase: &RunnerPhase) -> Option<RunnerEnd> {
         RunnerPhase::Ended { .. } => Some(RunnerEnd::Ended),
         RunnerPhase::Failed { .. } => Some(RunnerEnd::Failed),
         RunnerPhase::Retired { .. } => Some(RunnerEnd::Retired),
-        RunnerPhase::Expired { .. } => Some(RunnerEnd::Expired),
         RunnerPhase::Lost { .. } => Some(RunnerEnd::Lost),
         RunnerPhase::Assigned { .. }
         | RunnerPhase::Accepted { .. }

@@ -38,7 +38,6 @@ const LIST_SOON: std::time::Duration = std::time::Duration::from_secs(1);
 pub struct State {
     metrics: Arc<Metrics>,
     pub agent: Agent,
-    capacity: Capacity,
     docker_version: Option<String>,
     /// The last list, until a turn has compared it.
     pub listing: Option<Listing>,
@@ -102,6 +101,7 @@ impl State {
             pools: host.pools.iter().map(|(n, pool)| (n.clone(), pool.image.clone())).collect(),
             images: BTreeSet::new(),
             docker_up: true,
+            capacity: Capacity::default(),
             stopping: Stopping::No,
             local: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -111,7 +111,6 @@ impl State {
         Self {
             metrics: host.metrics.clone(),
             agent,
-            capacity: Capacity::default(),
             docker_version: None,
             listing: None,
             adopted: false,
@@ -281,7 +280,7 @@ impl State {
     pub fn daemon_is(&mut self, daemon: Daemon) {
         let said = |text: String| (!text.is_empty()).then_some(text);
         self.docker_version = said(daemon.version);
-        self.capacity = Capacity {
+        self.agent.capacity = Capacity {
             // A daemon that does not say answers nought.
             cpus: Some(daemon.cpus).filter(|cpus| *cpus > 0),
             memory_bytes: Some(daemon.memory_bytes).filter(|bytes| *bytes > 0),
@@ -326,7 +325,7 @@ impl State {
                 .map(|(id, local)| (*id, local.record.clone()))
                 .collect(),
             refused: self.agent.refused.clone(),
-            capacity: self.capacity.clone(),
+            capacity: self.agent.capacity.clone(),
         }
     }
 }

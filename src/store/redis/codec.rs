@@ -1,13 +1,13 @@
-//! Records as they are stored: JSON with a version. A reader takes its own version and the
-//! one before, and ignores fields it does not know, so that replicas of two versions work
-//! together while they are replaced one after the other.
+//! Records as they are stored: JSON with a version. A reader takes the versions it knows
+//! ([`RECORDS_READ`]) and ignores fields it does not know, so that replicas of two releases
+//! work together while they are replaced one after the other.
 
 use redis::Value;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::fleet::digest::Digest;
-use crate::fleet::host::{Assignment, HostRecord, RECORD_VERSION};
+use crate::fleet::host::{Assignment, HostRecord, RECORDS_READ};
 use crate::fleet::replica::ReplicaRecord;
 use crate::store::StoreError;
 
@@ -56,11 +56,11 @@ pub(super) fn decode_versioned<T: DeserializeOwned + Versioned>(text: &[u8]) -> 
 }
 
 fn check(version: u32) -> Result<(), String> {
-    let oldest = RECORD_VERSION.saturating_sub(1);
-    if (oldest..=RECORD_VERSION).contains(&version) {
+    if RECORDS_READ.contains(&version) {
         Ok(())
     } else {
-        Err(format!("of version {version}; this program reads {oldest} and {RECORD_VERSION}"))
+        let (oldest, newest) = (RECORDS_READ.start(), RECORDS_READ.end());
+        Err(format!("of version {version}; this program reads {oldest} to {newest}"))
     }
 }
 
@@ -104,6 +104,7 @@ pub(super) fn numbered(value: &[u8]) -> Option<(u64, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::host::RECORD_VERSION;
 
     fn assignment(version: u32) -> String {
         let record = Assignment { version, ..Assignment::default() };
@@ -111,12 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_takes_its_own_version_and_the_one_before() {
-        for version in [RECORD_VERSION - 1, RECORD_VERSION] {
+    fn a_reader_takes_the_versions_it_knows() {
+        for version in RECORDS_READ {
             let read = decode_versioned::<Assignment>(assignment(version).as_bytes());
             assert_eq!(read.map(|record| record.version), Ok(version));
         }
-        let newer = assignment(RECORD_VERSION + 1);
+        let newer = assignment(RECORDS_READ.end() + 1);
         let problem = decode_versioned::<Assignment>(newer.as_bytes()).unwrap_err();
         assert!(problem.starts_with("of version 2"), "{problem}");
     }

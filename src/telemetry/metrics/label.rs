@@ -126,7 +126,6 @@ impl RunnerState {
             RunnerPhase::Ended { .. }
             | RunnerPhase::Failed { .. }
             | RunnerPhase::Retired { .. }
-            | RunnerPhase::Expired { .. }
             | RunnerPhase::Lost { .. } => None,
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use runner_orchestrator::fleet::converge::{Agent, Stopping};
 use runner_orchestrator::fleet::demand::WaitingJob;
-use runner_orchestrator::fleet::host::Assigned;
+use runner_orchestrator::fleet::host::{Assigned, Capacity};
 use runner_orchestrator::fleet::id::{
     BootId, HostId, JobId, PoolName, RepoName, RunnerId, RunnerName,
 };
@@ -63,7 +63,6 @@ pub(crate) fn sight() -> impl Strategy<Value = Seen> {
         Just(Seen::Exited { code: 0, oom: false }),
         Just(Seen::Failed(Failure::Start { message: String::new() })),
         Just(Seen::Removed(lost())),
-        Just(Seen::Expired(lost())),
         Just(Seen::Lost(lost())),
     ]
 }
@@ -80,7 +79,6 @@ pub(crate) fn rank(phase: &RunnerPhase) -> u8 {
         RunnerPhase::Ended { .. }
         | RunnerPhase::Failed { .. }
         | RunnerPhase::Retired { .. }
-        | RunnerPhase::Expired { .. }
         | RunnerPhase::Lost { .. } => 7,
     }
 }
@@ -93,6 +91,7 @@ pub(crate) fn agent(room: u32, stopping: u8, spent: &BTreeSet<u128>) -> Agent {
         pools: BTreeMap::from([(PoolName::from("a"), "image".to_owned())]),
         images: BTreeSet::from(["image".to_owned()]),
         docker_up: true,
+        capacity: Capacity::default(),
         stopping: [Stopping::No, Stopping::Drain, Stopping::Detach][usize::from(stopping)],
         local: BTreeMap::new(),
         refused: BTreeMap::new(),

@@ -77,6 +77,7 @@ impl Daemon {
             pools: pools.iter().map(|(name, pool)| (name.clone(), pool.image.clone())).collect(),
             images: pools.values().map(|pool| pool.image.clone()).collect(),
             docker_up: true,
+            capacity: Capacity::default(),
             stopping: Stopping::No,
             local: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -264,7 +265,7 @@ impl Daemon {
             images: agent.images.clone(),
             runners: agent.local.iter().map(|(id, local)| (*id, local.record.clone())).collect(),
             refused: agent.refused.clone(),
-            capacity: Capacity::default(),
+            capacity: self.agent.capacity.clone(),
         })
     }
 }

@@ -169,6 +169,9 @@ fn host(world: &mut World, name: &str, rest: &[&str]) -> Done {
             daemon.ever_hidden.extend(daemon.hidden.iter().copied());
         }
         ["lists", "everything"] => daemon.hidden.clear(),
+        ["cpus", count] => daemon.agent.capacity.cpus = Some(number(count)?),
+        ["memory", gib] => daemon.agent.capacity.memory_bytes = Some(number::<u64>(gib)? << 30),
+        ["disk", gib] => daemon.agent.capacity.disk_free_bytes = Some(number::<u64>(gib)? << 30),
         ["docker", "down"] => daemon.agent.docker_up = false,
         ["docker", "up"] => daemon.agent.docker_up = true,
         ["loses", "image", image] => {

@@ -142,6 +142,7 @@ fn floors(view: &View, plan: &Plan) -> Result<(), String> {
                     Reason::AtMaximum { .. }
                         | Reason::NoHost
                         | Reason::HostsFull
+                        | Reason::HostShort { .. }
                         | Reason::ImageMissing { .. }
                         | Reason::BudgetShort
                         | Reason::BreakerOpen { .. }

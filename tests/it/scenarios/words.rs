@@ -77,6 +77,8 @@ pub(crate) fn pool(name: &str, words: &[&str]) -> Result<Pool, String> {
             "idle" => pool.idle_timeout = span(value)?,
             "deadline" => pool.start_deadline = span(value)?,
             "labels" => pool.labels = value.split(',').collect(),
+            "cpus" => pool.resources.cpus = Some(number::<u32>(value)?.into()),
+            "memory" => pool.resources.memory_bytes = Some(number::<u64>(value)? << 30),
             "weight" => pool.weight = number(value)?,
             "priority" => pool.priority = number(value)?,
             "image" => value.clone_into(&mut pool.image),
