@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -76,14 +76,14 @@ impl RedisServer {
     /// When there is none on this machine, or it does not come up.
     pub fn start() -> Result<Self, RedisError> {
         // It ends after the replicas, also when somebody interrupts us.
-        Self::with(Options { sheltered: true, ..Options::default() })
+        Self::with(&Options { sheltered: true, ..Options::default() })
     }
 
     /// Starts one and waits until it answers.
     ///
     /// # Errors
     /// When there is none on this machine, or it does not come up.
-    pub fn with(options: Options) -> Result<Self, RedisError> {
+    pub fn with(options: &Options) -> Result<Self, RedisError> {
         let places = PLACES.iter().map(|dir| PathBuf::from(dir).join("redis-server"));
         let program = places.into_iter().find(|file| file.is_file()).ok_or(RedisError::Missing)?;
         let mut last = RedisError::Missing;
@@ -176,24 +176,21 @@ impl RedisServer {
     fn command_line(&self) -> io::Result<Command> {
         let mut command = Command::new(&self.program);
         let port = self.port.to_string();
-        match (&self.options.watches, self.sentinel_file()) {
-            (Some(watched), Some(file)) => {
-                if !file.exists() {
-                    fs::write(&file, self.sentinel_settings(watched))?;
-                }
-                command.arg(file).arg("--sentinel");
+        if let (Some(watched), Some(file)) = (&self.options.watches, self.sentinel_file()) {
+            if !file.exists() {
+                fs::write(&file, self.sentinel_settings(watched))?;
             }
-            _ => {
-                let keeps = if self.options.dir.is_some() { "yes" } else { "no" };
-                let dir = self.options.dir.clone().unwrap_or_else(|| PathBuf::from("/"));
-                command
-                    .args(["--port", &port, "--bind", "127.0.0.1", "--save", ""])
-                    // What was written to the file survives the process, synchronised or not.
-                    .args(["--appendonly", keeps, "--appendfsync", "no"])
-                    .args(["--maxmemory-policy", "noeviction"])
-                    .arg("--dir")
-                    .arg(dir);
-            }
+            command.arg(file).arg("--sentinel");
+        } else {
+            let keeps = if self.options.dir.is_some() { "yes" } else { "no" };
+            let dir = self.options.dir.as_deref().unwrap_or_else(|| Path::new("/"));
+            command
+                .args(["--port", &port, "--bind", "127.0.0.1", "--save", ""])
+                // What was written to the file survives the process, synchronised or not.
+                .args(["--appendonly", keeps, "--appendfsync", "no"])
+                .args(["--maxmemory-policy", "noeviction"])
+                .arg("--dir")
+                .arg(dir);
         }
         let words = self.options.settings.iter();
         command.args(words.map(|word| if word == PORT { &port } else { word }));
@@ -219,7 +216,7 @@ impl RedisServer {
     }
 
     fn sentinel_settings(&self, watched: &str) -> String {
-        let dir = self.options.dir.as_deref().unwrap_or_else(|| std::path::Path::new("/"));
+        let dir = self.options.dir.as_deref().unwrap_or_else(|| Path::new("/"));
         let name = watched.split(' ').next().unwrap_or_default();
         format!(
             "port {}\nbind 127.0.0.1\ndir {}\nsentinel monitor {watched}\n\

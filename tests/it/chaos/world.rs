@@ -70,7 +70,7 @@ impl World {
             sheltered: true,
             ..Options::default()
         };
-        let redis = tokio::task::block_in_place(|| RedisServer::with(kept)).unwrap();
+        let redis = tokio::task::block_in_place(|| RedisServer::with(&kept)).unwrap();
         let mut world = Self {
             replicas: Vec::new(),
             lines: Vec::new(),

@@ -48,7 +48,7 @@ impl Redis {
     fn launch(options: Options, scheme: String) -> Self {
         let dir = TempDir::new().unwrap();
         let options = Options { dir: Some(dir.path().to_owned()), ..options };
-        let server = RedisServer::with(options)
+        let server = RedisServer::with(&options)
             .unwrap_or_else(|error| panic!("{error}: {}", log(dir.path())));
         Self { port: server.address().port(), server, scheme, dir }
     }
