@@ -133,18 +133,47 @@ pub fn disagreements(
     found
 }
 
-/// The replicas that leave leading to the others: those being drained, as long as any
-/// other is there.
-#[must_use]
-pub fn not_to_lead(
-    replicas: &BTreeMap<ReplicaId, ReplicaRecord>,
-    operator: &Operator,
-) -> BTreeSet<ReplicaId> {
-    let drained = &operator.draining_replicas;
-    if replicas.keys().all(|replica| drained.contains(replica)) {
-        return BTreeSet::new();
+/// A drained replica leads after all when nobody has led for so long: any other would have
+/// taken the free lease by then.
+const STAND_IN_AFTER: Duration = Duration::from_millis(900);
+
+/// Who leaves leading to the others, from one look at the store to the next.
+#[derive(Clone, Debug, Default)]
+pub struct Succession {
+    leaderless_since: Option<Timestamp>,
+    /// Who was announced last before this did not lead when it should have: it may be dead.
+    heard_from: Timestamp,
+}
+
+impl Succession {
+    /// Takes in who leads, by a reading at the store's time `at`.
+    pub fn look(&mut self, leader: Option<ReplicaId>, at: Timestamp) {
+        // The store was replaced, and its time with it.
+        self.heard_from = if at < self.heard_from { Timestamp::default() } else { self.heard_from };
+        if leader.is_some() {
+            self.leaderless_since = None;
+            return;
+        }
+        let since = *self.leaderless_since.get_or_insert(at);
+        if at.since(since) >= STAND_IN_AFTER {
+            self.heard_from = since;
+        }
     }
-    drained.clone()
+
+    /// The replicas that leave leading to others: those being drained, as long as another
+    /// is there that could.
+    #[must_use]
+    pub fn not_to_lead(
+        &self,
+        replicas: &BTreeMap<ReplicaId, ReplicaRecord>,
+        operator: &Operator,
+    ) -> BTreeSet<ReplicaId> {
+        let drained = &operator.draining_replicas;
+        let could = |record: &ReplicaRecord| {
+            !drained.contains(&record.replica) && record.at >= self.heard_from
+        };
+        if replicas.values().any(could) { drained.clone() } else { BTreeSet::new() }
+    }
 }
 
 impl ReplicaRecord {
@@ -221,7 +250,7 @@ mod tests {
         let drained = |which: &[u128]| {
             let draining_replicas = which.iter().map(|n| ReplicaId(Uuid::from_u128(*n))).collect();
             let operator = Operator { draining_replicas, ..Operator::default() };
-            let leave = not_to_lead(&there, &operator);
+            let leave = Succession::default().not_to_lead(&there, &operator);
             leave.into_iter().map(|id| id.0.as_u128()).collect::<Vec<_>>()
         };
         assert_eq!(drained(&[]), [0; 0]);
@@ -232,7 +261,35 @@ mod tests {
             draining_replicas: [ReplicaId(Uuid::from_u128(1))].into(),
             ..Operator::default()
         };
-        assert!(not_to_lead(&BTreeMap::new(), &operator).is_empty(), "nobody else is seen");
+        let leave = Succession::default().not_to_lead(&BTreeMap::new(), &operator);
+        assert!(leave.is_empty(), "nobody else is seen");
+    }
+
+    /// Announcements outlive their replica by up to 15 seconds.
+    #[test]
+    fn a_drained_replica_stands_in_for_others_that_do_not_lead() {
+        let (drained, other) = (replica(1), replica(2));
+        let operator =
+            Operator { draining_replicas: [drained.replica].into(), ..Operator::default() };
+        let mut there: BTreeMap<_, _> =
+            [drained, other.clone()].map(|record| (record.replica, record)).into();
+        let at = |ms: u64| Timestamp(1_000_000 + ms);
+        let mut succession = Succession::default();
+        let leaves = |it: &Succession, there: &_| !it.not_to_lead(there, &operator).is_empty();
+        succession.look(Some(other.replica), at(10));
+        assert!(leaves(&succession, &there));
+        succession.look(None, at(1_000));
+        assert!(leaves(&succession, &there), "the lease may be taken this very moment");
+        succession.look(None, at(1_900));
+        assert!(!leaves(&succession, &there), "nobody took it");
+        succession.look(Some(replica(1).replica), at(2_000));
+        assert!(!leaves(&succession, &there), "it leads on");
+        there.get_mut(&other.replica).unwrap().at = at(2_100);
+        assert!(leaves(&succession, &there), "the other is alive after all");
+        // A store whose time begins anew.
+        there.get_mut(&other.replica).unwrap().at = Timestamp(5);
+        succession.look(Some(other.replica), Timestamp(6));
+        assert!(leaves(&succession, &there));
     }
 
     /// Both announced late, on a store whose clock is a minute off.

@@ -21,7 +21,7 @@ use crate::fleet::plan::{Plan, plan};
 use crate::fleet::policy::Policy;
 use crate::fleet::pool::Pool;
 use crate::fleet::rebuild::{Look, StoreMemory};
-use crate::fleet::replica::not_to_lead;
+use crate::fleet::replica::Succession;
 use crate::fleet::time::Timestamp;
 use crate::fleet::view::View;
 use crate::github::GitHub;
@@ -84,6 +84,7 @@ struct Known {
     begun: Option<Term>,
     store: StoreMemory,
     absence: Absence,
+    succession: Succession,
 }
 
 /// What became of a plan.
@@ -147,7 +148,9 @@ impl Lead {
             }
         };
         self.vitals.beat();
-        self.vitals.leave_leading(not_to_lead(&snapshot.replicas, &snapshot.operator));
+        known.succession.look(snapshot.leader.map(|(leader, _)| leader), snapshot.at);
+        let leave = known.succession.not_to_lead(&snapshot.replicas, &snapshot.operator);
+        self.vitals.leave_leading(leave);
         let leadership = self.leadership.borrow().clone().filter(Leadership::holds);
         let setback = self.look(known, &mut snapshot, leadership.as_ref(), now).await;
         let Some(leadership) = leadership else {
@@ -164,7 +167,7 @@ impl Lead {
                     known.absence.untold();
                 }
                 if let Some(operator) = &decided.operator {
-                    self.vitals.leave_leading(not_to_lead(&replicas, operator));
+                    self.vitals.leave_leading(known.succession.not_to_lead(&replicas, operator));
                 }
                 None
             }

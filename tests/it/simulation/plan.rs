@@ -116,6 +116,8 @@ pub(super) enum Request {
     ScaleDown(usize, u32),
     Drain(usize),
     Undrain(usize),
+    DrainReplica(usize),
+    UndrainReplica(usize),
     Pause(usize),
     Resume(usize),
     Freeze,
@@ -214,12 +216,14 @@ impl Script {
         let begin = 1_000 + random.below(self.length_ms() * 3 / 4) as u64;
         let end = begin + 5_000 + random.below(40_000) as u64;
         let count = 1 + u32::try_from(random.below(3)).unwrap();
-        let (first, then) = match random.below(6) {
+        let replica = random.below(self.layout.replicas);
+        let (first, then) = match random.below(7) {
             0 => (Request::ScaleUp(pool, count), None),
             1 => (Request::ScaleDown(pool, count), None),
             2 => (Request::Drain(daemon), Some(Request::Undrain(daemon))),
             3 => (Request::Pause(pool), Some(Request::Resume(pool))),
             4 => (Request::Freeze, Some(Request::Unfreeze)),
+            5 => (Request::DrainReplica(replica), Some(Request::UndrainReplica(replica))),
             _ => (Request::Delete(random.below(6)), None),
         };
         self.at(begin, Deed::Ask(first));

@@ -171,6 +171,7 @@ impl Run {
     async fn ask(&mut self, request: Request) {
         let name = |pool: usize| self.world.layout.pools[pool].name.clone();
         let host = |daemon: usize| self.world.witness.host_of(daemon);
+        let process = |index: usize| self.world.process(index);
         let living = || {
             let daemons = 0..self.world.daemons.len();
             daemons.flat_map(|daemon| self.world.living(daemon)).map(|spec| spec.runner)
@@ -182,6 +183,15 @@ impl Run {
             Request::Resume(pool) => Some(Wish::Resume { pool: name(pool) }),
             Request::Drain(daemon) => host(daemon).map(|host| Wish::Drain { host }),
             Request::Undrain(daemon) => host(daemon).map(|host| Wish::Undrain { host }),
+            Request::DrainReplica(index) => {
+                if self.world.leader() == Some(index) {
+                    self.world.witness.reached("the leader was drained");
+                }
+                process(index).map(|replica| Wish::DrainReplica { replica })
+            }
+            Request::UndrainReplica(index) => {
+                process(index).map(|replica| Wish::UndrainReplica { replica })
+            }
             Request::Freeze => Some(Wish::Freeze),
             Request::Unfreeze => Some(Wish::Unfreeze),
             Request::Delete(n) => {
@@ -212,6 +222,8 @@ impl Run {
         wishes.extend(snapshot.operator.frozen_since.map(|_| Wish::Unfreeze));
         wishes.extend(snapshot.operator.paused.into_iter().map(|pool| Wish::Resume { pool }));
         wishes.extend(snapshot.operator.draining.into_iter().map(|host| Wish::Undrain { host }));
+        let drained = snapshot.operator.draining_replicas.into_iter();
+        wishes.extend(drained.map(|replica| Wish::UndrainReplica { replica }));
         for wish in wishes {
             self.record(wish).await;
         }

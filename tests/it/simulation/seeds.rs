@@ -14,9 +14,10 @@ const SEEDS: u64 = 120;
 /// One of so many runs twice, and must leave the same trace.
 const TWICE: u64 = 20;
 /// What all seeds together must have met, besides every kind of fault.
-const SITUATIONS: [&str; 7] = [
+const SITUATIONS: [&str; 8] = [
     "a process died in the middle of a chosen step",
     "a process fault struck the leader",
+    "the leader was drained",
     "another replica began to lead while jobs ran",
     "a new process adopted what ran",
     "the answer to a plan's write was lost after its effect",

@@ -10,7 +10,9 @@ use axum::middleware::{Next, from_fn};
 use axum::response::IntoResponse;
 use runner_orchestrator::app::{App, Edges, LoopDied, Settings};
 use runner_orchestrator::docker::{ContainerState, Docker, RunnerContainer};
-use runner_orchestrator::fleet::id::{BootId, ClusterMark, HostId, RepoName, RunnerId, RunnerName};
+use runner_orchestrator::fleet::id::{
+    BootId, ClusterMark, HostId, ReplicaId, RepoName, RunnerId, RunnerName,
+};
 use runner_orchestrator::fleet::policy::Policy;
 use runner_orchestrator::fleet::pool::{Resources, Scope};
 use runner_orchestrator::github::{Credentials, GitHubSettings, RestGitHub};
@@ -79,6 +81,7 @@ pub(super) struct Life {
     pub(super) gate: Arc<Gate>,
     stop: CancellationToken,
     run: JoinSet<Result<(), LoopDied>>,
+    process: ReplicaId,
     _hints: JoinSet<()>,
     pub(super) stopping: bool,
 }
@@ -219,10 +222,11 @@ impl World {
             metrics: Arc::new(Metrics::new(&[], &[]).unwrap()),
         };
         let app = App::start(edges, settings_of(&self.layout, index));
+        let process = app.handle().replica;
         let stop = CancellationToken::new();
         let mut run = JoinSet::new();
         run.spawn(app.run(stop.clone()));
-        replica.life = Some(Life { gate, stop, run, _hints: hints, stopping: false });
+        replica.life = Some(Life { gate, stop, run, process, _hints: hints, stopping: false });
     }
 
     /// kill -9: nothing of it gets another word in.
@@ -277,6 +281,11 @@ impl World {
     /// The replica that leads, if one says so.
     pub(super) fn leader(&self) -> Option<usize> {
         self.witness.leading().first().copied()
+    }
+
+    /// The id of the process that runs there.
+    pub(super) fn process(&self, index: usize) -> Option<ReplicaId> {
+        self.replicas[index].life.as_ref().map(|life| life.process)
     }
 
     /// A replica that runs and that nothing keeps from the store.
