@@ -1,5 +1,7 @@
 //! How far the drain of a host has come.
 
+use std::collections::BTreeSet;
+
 use super::id::HostId;
 use super::intent::DrainBegan;
 use super::runner::RunnerPhase;
@@ -76,6 +78,18 @@ impl Progress {
             left,
         }
     }
+}
+
+/// Hosts that are drained and hold nothing any more: whoever takes them away takes nothing
+/// from the fleet.
+#[must_use]
+pub fn dispensable(view: &View) -> BTreeSet<HostId> {
+    let mut drained = view.operator.drained_hosts(view.reports().map(|(_, record)| record));
+    if !drained.is_empty() {
+        let occupied = view.roster().occupied_by_host();
+        drained.retain(|host| !occupied.contains_key(host));
+    }
+    drained
 }
 
 /// The progress of one host's drain; `None` while nobody drains it.

@@ -158,6 +158,7 @@ scenarios! {
     drain_includes_unknown_ones
     drain_waits_for_replacements
     drain_waits_no_longer_than_a_minute
+    drained_hosts_taken_away_are_not_missed
     edge_cancels_another_when_its_job_is_gone
     edge_counts_until_the_next_reading
     edge_never_cancels_a_job_read_later

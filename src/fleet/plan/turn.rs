@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fleet::demand::Unread;
+use crate::fleet::drain::dispensable;
 use crate::fleet::host::Liveness;
 use crate::fleet::id::{HostId, PoolName, RunnerId};
 use crate::fleet::policy::Policy;
@@ -154,7 +155,10 @@ impl Unknown {
 }
 
 fn alarm(view: &View, liveness: &BTreeMap<HostId, Liveness>) -> Option<Reason> {
-    let lost = liveness.values().filter(|liveness| **liveness == Liveness::Lost).count();
-    (view.ledger.registrations.mass_vanished() || lost * 2 > liveness.len())
+    // What was emptied to be taken away is not missed.
+    let dispensable = dispensable(view);
+    let missed = || liveness.iter().filter(|(host, _)| !dispensable.contains(*host));
+    let lost = missed().filter(|(_, liveness)| **liveness == Liveness::Lost).count();
+    (view.ledger.registrations.mass_vanished() || lost * 2 > missed().count())
         .then_some(Reason::MassVanish)
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::Plan;
 use super::turn::Turn;
-use crate::fleet::host::Liveness;
 use crate::fleet::id::{IntentId, PoolName, ReplicaId, RunnerId};
 use crate::fleet::intent::{Boost, Operator, Outcome, PendingDelete, Wish};
 use crate::fleet::policy::Policy;
@@ -60,15 +59,15 @@ fn is_told_gone(turn: &Turn<'_>, delete: &PendingDelete) -> bool {
         || turn.now.since(delete.at) > turn.policy.delete_memory
 }
 
-/// Whether a drained replica has gone for good: it has not announced itself for a while,
-/// and no host that may still hold runners was last reported by it.
+/// Whether a drained replica has gone for good: it has not announced itself for a while, and
+/// no host was last reported by it. The record of such a host goes by itself after a day,
+/// or is another replica's as soon as one cares for the host; until then nothing may be
+/// placed there, and it is not missed.
 fn is_forgotten(turn: &Turn<'_>, replica: ReplicaId) -> bool {
     let seen = turn.view.ledger.drained_replicas.get(&replica);
     let gone = seen.is_some_and(|at| turn.now.since(*at) >= REPLICA_FORGOTTEN_AFTER);
     gone && turn.view.ledger.rebuilding.is_none()
-        && turn.view.reports().all(|(host, record)| {
-            record.replica != replica || turn.liveness(host) == Liveness::Lost
-        })
+        && turn.view.reports().all(|(_, record)| record.replica != replica)
 }
 
 /// Settles what can be settled at once and returns the scale requests.

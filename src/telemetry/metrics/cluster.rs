@@ -10,6 +10,7 @@ use super::declare::{Declare, MetricsError};
 use super::edges::unix_seconds;
 use super::label::{RunnerEnd, RunnerState};
 use super::legacy;
+use crate::fleet::drain::dispensable;
 use crate::fleet::host::Liveness;
 use crate::fleet::ledger::Totals;
 use crate::fleet::plan::Plan;
@@ -292,14 +293,17 @@ impl Shown<'_> {
     fn liveness(&self, cluster: &Cluster<'_>, at: Timestamp) -> Declared {
         let hosts = self.declare.gauges(
             "orchestrator_cluster_hosts",
-            "Hosts by how lately the leader has heard of them.",
+            "Hosts by how lately the leader has heard of them, but for drained ones that are empty.",
             &["liveness"],
         )?;
         let (view, policy) = (cluster.view, cluster.policy);
+        let dispensable = dispensable(view);
         for (liveness, label) in
             [(Liveness::Live, "live"), (Liveness::Suspect, "suspect"), (Liveness::Lost, "lost")]
         {
-            let so = view.hosts.keys().filter(|host| view.liveness(host, policy, at) == liveness);
+            let so = view.hosts.keys().filter(|host| {
+                view.liveness(host, policy, at) == liveness && !dispensable.contains(*host)
+            });
             hosts.with_label_values(&[label]).set(whole(so.count()));
         }
         Ok(())
