@@ -7,12 +7,19 @@ use std::process::ExitCode;
 
 mod figures {
     mod burst;
+    mod cluster;
+    mod commands;
+    mod efficiency;
     mod figure;
     mod footprint;
     mod github_cost;
+    mod hosts;
     mod minting;
     mod reaction;
     mod real;
+    mod remote;
+    mod scale;
+    mod takeover;
     mod timed;
     mod world;
 
@@ -24,10 +31,20 @@ mod figures {
 
     /// Every figure, in the order in which they are measured: those that need the machine
     /// for themselves first.
-    const ALL: [Figure; 9] = [
+    const ALL: [Figure; 19] = [
         burst::RATIO,
+        efficiency::RATIO,
         reaction::API,
         reaction::EXIT,
+        remote::EXTRA,
+        scale::LEADER_TURN,
+        scale::API_RUNNERS,
+        scale::LEADER_RSS,
+        scale::REDIS_MB,
+        takeover::CRASH_MAX,
+        takeover::CRASH_MEDIAN,
+        takeover::GRACEFUL,
+        commands::COMMANDS,
         minting::MINT_100,
         footprint::READY,
         footprint::RSS_IDLE,

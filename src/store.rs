@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::election::{Agency, Leadership};
 use crate::fleet::budget::BudgetShare;
 use crate::fleet::digest::Digest;
-use crate::fleet::host::{Assignment, HostRecord};
+use crate::fleet::host::{Assignment, Assignments, HostRecord, HostRecords};
 use crate::fleet::id::{HostId, IntentId, ReplicaId, Term};
 use crate::fleet::intent::{Intent, Operator, Outcome};
 use crate::fleet::replica::ReplicaRecord;
@@ -31,8 +31,8 @@ pub struct Snapshot {
     pub at: Timestamp,
     pub leader: Option<(ReplicaId, Term)>,
     pub replicas: BTreeMap<ReplicaId, ReplicaRecord>,
-    pub hosts: BTreeMap<HostId, HostRecord>,
-    pub assignments: BTreeMap<HostId, Assignment>,
+    pub hosts: HostRecords,
+    pub assignments: Assignments,
     pub operator: Operator,
     pub intents: Vec<Intent>,
     /// The leader's last turn, for those who do not lead.

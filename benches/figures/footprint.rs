@@ -165,7 +165,7 @@ async fn all_connected(github_url: &str) -> anyhow::Result<()> {
 
 /// A process's resident memory, bytes.
 #[derive(Clone, Copy, Debug, Default)]
-struct Memory {
+pub(crate) struct Memory {
     lowest: u64,
     highest: u64,
     /// Since it began, `VmHWM`.
@@ -173,7 +173,22 @@ struct Memory {
 }
 
 impl Memory {
-    fn measured(self, how: &str) -> Measured {
+    /// Nothing seen yet.
+    pub(crate) fn unseen() -> Self {
+        Self { lowest: u64::MAX, ..Self::default() }
+    }
+
+    /// Looks at a process's memory once more.
+    pub(crate) fn look(&mut self, pid: u32) -> anyhow::Result<()> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let now = bytes(&status, "VmRSS:").context("its memory cannot be read")?;
+        self.lowest = self.lowest.min(now);
+        self.highest = self.highest.max(now);
+        self.ever = bytes(&status, "VmHWM:").unwrap_or_default();
+        Ok(())
+    }
+
+    pub(crate) fn measured(self, how: &str) -> Measured {
         let detail = json!({
             "how": how,
             "lowest_mb": megabytes(self.lowest),
@@ -186,13 +201,9 @@ impl Memory {
 async fn watch(program: &Program) -> anyhow::Result<Memory> {
     let pid = program.pid().context("it has ended")?;
     let begun = Instant::now();
-    let mut memory = Memory { lowest: u64::MAX, ..Memory::default() };
+    let mut memory = Memory::unseen();
     while begun.elapsed() < WATCH {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let now = bytes(&status, "VmRSS:").context("its memory cannot be read")?;
-        memory.lowest = memory.lowest.min(now);
-        memory.highest = memory.highest.max(now);
-        memory.ever = bytes(&status, "VmHWM:").unwrap_or_default();
+        memory.look(pid)?;
         tokio::time::sleep(LOOK_EVERY).await;
     }
     Ok(memory)
@@ -205,6 +216,6 @@ fn bytes(status: &str, field: &str) -> Option<u64> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
-fn megabytes(bytes: u64) -> f64 {
+pub(crate) fn megabytes(bytes: u64) -> f64 {
     rounded(bytes as f64 / 1e6)
 }

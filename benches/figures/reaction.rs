@@ -189,16 +189,16 @@ async fn a_runner(real: &Real) -> anyhow::Result<(ContainerId, Pid)> {
     Ok((id, pid))
 }
 
-fn millis(from: Instant, to: Instant) -> f64 {
+pub(crate) fn millis(from: Instant, to: Instant) -> f64 {
     let later = to.saturating_duration_since(from).as_secs_f64();
     (later - from.saturating_duration_since(to).as_secs_f64()) * 1000.0
 }
 
-fn p95(samples: &[f64]) -> f64 {
+pub(crate) fn p95(samples: &[f64]) -> f64 {
     percentile(&sorted(samples.to_vec()), 0.95)
 }
 
-fn spread(samples: &[f64]) -> serde_json::Value {
+pub(crate) fn spread(samples: &[f64]) -> serde_json::Value {
     let sorted = sorted(samples.to_vec());
     let at = |share| rounded(percentile(&sorted, share));
     json!({

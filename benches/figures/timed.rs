@@ -1,6 +1,6 @@
 //! The edges as they are, with the instants of what passes through them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use runner_orchestrator::docker::{
 };
 use runner_orchestrator::fleet::budget::Budget;
 use runner_orchestrator::fleet::id::{
-    BootId, ClusterMark, ContainerId, GitHubRunnerId, HostId, RepoName, RunnerName,
+    BootId, ClusterMark, ContainerId, GitHubRunnerId, HostId, JobId, RepoName, RunnerName,
 };
 use runner_orchestrator::fleet::pool::Scope;
 use runner_orchestrator::github::{
@@ -159,6 +159,7 @@ pub(crate) struct TimedGitHub {
 #[derive(Clone, Debug, Default)]
 struct Readings {
     first_jobs: Option<Instant>,
+    jobs: BTreeMap<JobId, Instant>,
     repos: BTreeSet<RepoName>,
 }
 
@@ -171,6 +172,11 @@ impl TimedGitHub {
     /// that answer.
     pub(crate) fn first_jobs(&self) -> Option<Instant> {
         self.readings().first_jobs
+    }
+
+    /// When the reading began whose answer was the first to contain this job.
+    pub(crate) fn first_seen(&self, job: JobId) -> Option<Instant> {
+        self.readings().jobs.get(&job).copied()
     }
 
     /// How many repositories have been read at least once.
@@ -197,6 +203,9 @@ impl GitHub for TimedGitHub {
         readings.repos.insert(repo.clone());
         if !reading.jobs.is_empty() {
             readings.first_jobs.get_or_insert(begun);
+        }
+        for job in &reading.jobs {
+            readings.jobs.entry(job.id).or_insert(begun);
         }
         drop(readings);
         Ok(reading)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use runner_orchestrator::app::{App, Edges, Handle, Settings};
-use runner_orchestrator::clock::{Clock, SystemClock};
+use runner_orchestrator::clock::{Clock, SharedClock, SystemClock};
 use runner_orchestrator::docker::Docker;
 use runner_orchestrator::fleet::id::{PoolName, RepoName};
 use runner_orchestrator::fleet::policy::Policy;
@@ -17,7 +17,10 @@ use runner_orchestrator::sim::docker::{ModelDocker, ModelSettings};
 use runner_orchestrator::sim::github::{NewJobs, SimGitHub};
 use runner_orchestrator::sim::listener::{ListenerFaults, Transport};
 use runner_orchestrator::sim::program::ListenerProgram;
+use runner_orchestrator::store::Store;
 use runner_orchestrator::store::memory::MemoryStore;
+use runner_orchestrator::store::redis::address::Address;
+use runner_orchestrator::store::redis::{RedisSettings, RedisStore, Tls};
 use runner_orchestrator::telemetry::metrics::Metrics;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +43,8 @@ pub(crate) struct Fleet {
     pub(crate) image: String,
     pub(crate) min_runners: u32,
     pub(crate) max_runners: u32,
+    /// What this replica's host may hold; `None` = all of them.
+    pub(crate) host_max_runners: Option<u32>,
     pub(crate) scale_up_threshold: u32,
     pub(crate) scale_down_threshold: u32,
     pub(crate) poll_interval: Duration,
@@ -55,6 +60,7 @@ impl Fleet {
             image: image.to_owned(),
             min_runners: 0,
             max_runners,
+            host_max_runners: None,
             scale_up_threshold: 1,
             scale_down_threshold: 0,
             poll_interval: Duration::from_secs(1),
@@ -97,7 +103,7 @@ impl Fleet {
             hostname: "figures".to_owned(),
             pools: [(pool.name.clone(), pool)].into(),
             poll_interval: self.poll_interval,
-            host_max_runners: self.max_runners,
+            host_max_runners: self.host_max_runners.unwrap_or(self.max_runners),
             // Runners are cleared away by whoever measures.
             shutdown: Shutdown { drain: false, timeout: Duration::from_secs(10) },
             policy: self.policy.clone(),
@@ -144,6 +150,13 @@ pub(crate) fn model_docker(sim: &SimGitHub) -> Arc<dyn Docker> {
     Arc::new(ModelDocker::new(TaskTracker::new(), clock(), Arc::new(program), settings))
 }
 
+/// A cluster's part of a Redis.
+pub(crate) fn redis_store(url: &str, cluster: &str) -> anyhow::Result<Arc<dyn Store>> {
+    let address = Address::parse(url).map_err(anyhow::Error::msg)?;
+    let settings = RedisSettings { address, tls: Tls::default(), cluster: cluster.to_owned() };
+    Ok(Arc::new(RedisStore::start(settings)?))
+}
+
 fn clock() -> Arc<dyn Clock> {
     Arc::new(SystemClock::new())
 }
@@ -163,13 +176,29 @@ impl Orchestrator {
         github: Arc<dyn GitHub>,
     ) -> anyhow::Result<Self> {
         let clock = clock();
-        let edges = Edges {
-            docker,
-            github,
-            store: Arc::new(MemoryStore::new(clock.clone())),
-            clock,
-            metrics: Arc::new(Metrics::new([&fleet.pool()], &[])?),
-        };
+        Self::start_on(Arc::new(MemoryStore::new(clock.clone())), clock, fleet, docker, github)
+    }
+
+    /// The same with what it shares with others in a Redis.
+    pub(crate) fn start_on_redis(
+        url: &str,
+        fleet: &Fleet,
+        docker: Arc<dyn Docker>,
+        github: Arc<dyn GitHub>,
+    ) -> anyhow::Result<Self> {
+        let store = redis_store(url, &fleet.cluster)?;
+        Self::start_on(store, Arc::new(SharedClock::new()), fleet, docker, github)
+    }
+
+    fn start_on(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        fleet: &Fleet,
+        docker: Arc<dyn Docker>,
+        github: Arc<dyn GitHub>,
+    ) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::new([&fleet.pool()], &[])?);
+        let edges = Edges { docker, github, store, clock, metrics };
         let app = App::start(edges, fleet.settings());
         let handle = app.handle();
         let stop = CancellationToken::new();

@@ -109,8 +109,7 @@ impl Reading {
     pub fn runners(&self) -> BTreeMap<RunnerId, SeenRunner<'_>> {
         let (view, plan) = (self.view(), &self.published.plan);
         let mut runners: BTreeMap<RunnerId, SeenRunner<'_>> = view
-            .roster()
-            .runners
+            .runners()
             .into_values()
             .map(|seen| {
                 let ordered = seen.retirement.map(|retirement| &retirement.reason);
@@ -239,6 +238,6 @@ impl Reading {
     /// What a host's agent last reported.
     #[must_use]
     pub fn host(&self, host: &HostId) -> Option<&HostRecord> {
-        self.view().hosts.get(host)
+        self.view().hosts.get(host).map(Arc::as_ref)
     }
 }

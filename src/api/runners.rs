@@ -1,8 +1,11 @@
 //! `GET /api/v1/runners`: the original's four arrays, and every runner in full.
 
+use std::collections::HashMap;
+
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
+use axum::response::{IntoResponse, Response};
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use super::ApiState;
@@ -12,6 +15,7 @@ use crate::fleet::id::{
     ContainerId, GitHubRunnerId, HostId, PoolName, ReplicaId, RunnerId, RunnerName,
 };
 use crate::fleet::reason::Reason;
+use crate::fleet::registration::Listed;
 use crate::fleet::runner::RunnerPhase;
 
 /// Runners by every witness.
@@ -148,22 +152,50 @@ pub struct End {
 /// From the last view; no call to GitHub or Docker.
 #[utoipa::path(get, path = "/api/v1/runners", tag = "observe",
     responses((status = 200, description = "By every witness", body = Runners)))]
-pub async fn list_runners(State(state): State<ApiState>) -> Json<Runners> {
+pub async fn list_runners(State(state): State<ApiState>) -> Response {
     let reading = state.read();
     let seen = reading.runners();
     let live = || seen.values().filter(|runner| !runner.phase.is_terminal());
-    Json(Runners {
-        docker_runners: seen
-            .values()
-            .filter_map(|runner| docker_runner(runner, &reading))
-            .collect(),
-        github_runners: github_runners(&reading),
-        ignored_runners: Vec::new(),
-        active_tracked: live().map(|runner| tracked(runner, &reading)).collect(),
-        runners: seen.values().map(|runner| full(runner, &reading)).collect(),
+    let pools: HashMap<&RunnerName, &PoolName> =
+        seen.values().map(|runner| (runner.name, runner.pool)).collect();
+    let listed = || reading.view().ledger.registrations.listed().iter();
+    let rows = Rows {
+        docker_runners: Lazily(|| seen.values().filter_map(|seen| docker_runner(seen, &reading))),
+        github_runners: Lazily(|| {
+            listed().map(|(name, row)| github_runner(name, row, pools.get(name), &reading))
+        }),
+        ignored_runners: [],
+        active_tracked: Lazily(|| live().map(|runner| tracked(runner, &reading))),
+        runners: Lazily(|| seen.values().map(|runner| full(runner, &reading))),
         stale: reading.is_stale(),
         age_seconds: reading.age().as_secs_f64(),
-    })
+    };
+    Json(rows).into_response()
+}
+
+/// [`Runners`], whose rows are made one by one while they are written: those of a large
+/// fleet together would take more memory than all that is known of it.
+#[derive(Serialize)]
+struct Rows<D, G, T, R> {
+    docker_runners: D,
+    github_runners: G,
+    ignored_runners: [GitHubRunner; 0],
+    active_tracked: T,
+    runners: R,
+    stale: bool,
+    age_seconds: f64,
+}
+
+struct Lazily<F>(F);
+
+impl<F, I> Serialize for Lazily<F>
+where
+    F: Fn() -> I,
+    I: Iterator<Item: Serialize>,
+{
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq((self.0)())
+    }
 }
 
 fn docker_runner(runner: &SeenRunner<'_>, reading: &Reading) -> Option<DockerRunner> {
@@ -195,26 +227,23 @@ fn docker_runner(runner: &SeenRunner<'_>, reading: &Reading) -> Option<DockerRun
     })
 }
 
-fn github_runners(reading: &Reading) -> Vec<GitHubRunner> {
-    let view = reading.view();
-    let runners = reading.runners();
-    let labels_of = |name: &RunnerName| {
-        let pool = runners.values().find(|runner| runner.name == name).map(|runner| runner.pool);
-        let pool = pool.and_then(|pool| view.pools.get(pool));
-        pool.map(|pool| pool.labels.iter().map(|l| Label { name: l.to_owned() }).collect())
-    };
-    let listed = view.ledger.registrations.listed().iter();
-    listed
-        .map(|(name, row)| GitHubRunner {
-            id: row.id,
-            name: name.clone(),
-            // Every runner of ours is a Linux container.
-            os: "linux",
-            status: if row.online { "online" } else { "offline" },
-            busy: row.busy,
-            labels: labels_of(name).unwrap_or_default(),
-        })
-        .collect()
+fn github_runner(
+    name: &RunnerName,
+    row: &Listed,
+    pool: Option<&&PoolName>,
+    reading: &Reading,
+) -> GitHubRunner {
+    let pool = pool.and_then(|pool| reading.view().pools.get(*pool));
+    let labels = pool.into_iter().flat_map(|pool| pool.labels.iter());
+    GitHubRunner {
+        id: row.id,
+        name: name.clone(),
+        // Every runner of ours is a Linux container.
+        os: "linux",
+        status: if row.online { "online" } else { "offline" },
+        busy: row.busy,
+        labels: labels.map(|label| Label { name: label.to_owned() }).collect(),
+    }
 }
 
 fn tracked(runner: &SeenRunner<'_>, reading: &Reading) -> TrackedRunner {

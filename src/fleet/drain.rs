@@ -95,7 +95,7 @@ pub fn dispensable(view: &View) -> BTreeSet<HostId> {
 /// The progress of one host's drain; `None` while nobody drains it.
 #[must_use]
 pub fn progress(view: &View, host: &HostId) -> Option<Progress> {
-    let drained = view.operator.drained_hosts(view.hosts.values());
+    let drained = view.operator.drained_hosts(view.hosts.values().map(|host| &**host));
     if !drained.contains(host) {
         return None;
     }

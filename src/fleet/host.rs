@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,13 @@ pub const RECORD_VERSION: u32 = 1;
 pub const RECORDS_READ: RangeInclusive<u32> = 0..=1;
 const _: () = assert!(*RECORDS_READ.start() < RECORD_VERSION);
 const _: () = assert!(RECORD_VERSION <= *RECORDS_READ.end());
+
+/// The newest report of every host. Shared and never changed: a view is made every turn,
+/// and a large fleet's records are not copied for it.
+pub type HostRecords = BTreeMap<HostId, Arc<HostRecord>>;
+
+/// What the leader wants of every host, shared in the same way.
+pub type Assignments = BTreeMap<HostId, Arc<Assignment>>;
 
 /// What a host's agent reports; the agent is its only writer.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::demand::DemandBook;
-use super::host::{HostRecord, Liveness};
+use super::host::{HostRecords, Liveness};
 use super::id::{BootId, HostId, IntentId, PoolName, ReplicaId, RunnerId, RunnerName, Term};
 use super::intent::Operator;
 use super::policy::Policy;
@@ -40,7 +40,7 @@ pub struct Ledger {
     /// The last report of each host heard of. What counts when its record vanishes from
     /// the store: a lost record is no proof that the containers are gone.
     #[serde(skip)]
-    pub remembered: BTreeMap<HostId, Arc<HostRecord>>,
+    pub remembered: HostRecords,
     /// Hosts that must report before anything is decided, after the store lost its state.
     #[serde(default)]
     pub rebuilding: Option<Rebuilding>,
@@ -56,9 +56,12 @@ pub struct Ledger {
     /// When this leader took its first look: a host it never heard of is given the time
     /// to report before it is called lost.
     began_at: Option<Timestamp>,
-    /// Runners of every pool last seen in `running`, so that an edge is counted once.
+    /// Runners of every pool last seen in `running`, so that an edge is counted once. Of
+    /// use to nobody but this leader: it is told as if it were empty.
+    #[serde(serialize_with = "told_empty")]
     running: BTreeSet<RunnerId>,
-    /// Runner ids whose end was counted, by host.
+    /// Runner ids whose end was counted, by host. Told in the same way.
+    #[serde(serialize_with = "told_empty")]
     counted: BTreeSet<RunnerId>,
     /// Boosts used since the last commit of the operator state.
     pub boosts_used: BTreeMap<IntentId, u32>,
@@ -157,7 +160,7 @@ impl Ledger {
     /// Takes in the hosts' newest reports: who took a job, who ended, who is alive.
     pub fn absorb_hosts(
         &mut self,
-        records: &BTreeMap<HostId, HostRecord>,
+        records: &HostRecords,
         operator: &Operator,
         policy: &Policy,
         now: Timestamp,
@@ -170,13 +173,13 @@ impl Ledger {
         }
         let known: BTreeSet<RunnerId> = records
             .values()
-            .chain(self.remembered.values().map(|record| &**record))
+            .chain(self.remembered.values())
             .flat_map(|record| record.runners.keys().copied())
             .collect();
         self.running.retain(|id| known.contains(id));
         self.counted.retain(|id| known.contains(id));
-        let remembered = self.remembered.values().map(|record| &**record);
-        let drained = operator.drained_hosts(records.values().chain(remembered));
+        let drained = operator
+            .drained_hosts(records.values().chain(self.remembered.values()).map(|host| &**host));
         self.draining_since.retain(|host, _| drained.contains(host));
         for host in drained {
             self.draining_since.entry(host).or_insert(now);
@@ -202,7 +205,7 @@ impl Ledger {
     }
 
     /// Notes which hosts have reported anew, and keeps each one's last report.
-    fn hear(&mut self, records: &BTreeMap<HostId, HostRecord>, policy: &Policy, now: Timestamp) {
+    fn hear(&mut self, records: &HostRecords, policy: &Policy, now: Timestamp) {
         self.began_at.get_or_insert(now);
         for (host, record) in records {
             let heard = self.heard.get(host);
@@ -210,7 +213,7 @@ impl Ledger {
                 let stale = heard.is_none() && now.since(record.at) >= policy.suspect_after;
                 let heard = Heard { boot: record.boot, seq: record.seq, at: now, stale };
                 self.heard.insert(*host, heard);
-                self.remembered.insert(*host, Arc::new(record.clone()));
+                self.remembered.insert(*host, Arc::clone(record));
             }
         }
         self.heard.retain(|host, heard| {
@@ -301,7 +304,7 @@ impl Ledger {
         &mut self,
         reading: ScopeReading,
         mark: &super::id::ClusterMark,
-        records: &BTreeMap<HostId, HostRecord>,
+        records: &HostRecords,
         policy: &Policy,
     ) {
         let expected: BTreeMap<RunnerName, Timestamp> = records
@@ -318,7 +321,7 @@ impl Ledger {
     pub fn mark_unassigned(
         &mut self,
         pools: &BTreeMap<PoolName, Pool>,
-        records: &BTreeMap<HostId, HostRecord>,
+        records: &HostRecords,
         policy: &Policy,
         now: Timestamp,
     ) {
@@ -361,6 +364,11 @@ impl Ledger {
         let used = self.retired.iter().filter(|(name, _)| *name == pool.name).count();
         per_minute.saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
     }
+}
+
+/// Replicas of the version before this one expect the field.
+fn told_empty<S: Serializer>(_: &BTreeSet<RunnerId>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(std::iter::empty::<RunnerId>())
 }
 
 /// `max(2, 20 %)` of the pool's present size.

@@ -228,7 +228,11 @@ impl Plan {
             .filter(|host| !view.withheld.hosts.contains(host))
             .collect();
         for host in touched {
-            let mut assignment = view.assignments.get(&host).cloned().unwrap_or_default();
+            let mut assignment = view
+                .assignments
+                .get(&host)
+                .map(|assignment| Assignment::clone(assignment))
+                .unwrap_or_default();
             assignment.version = RECORD_VERSION;
             assignment.term = term;
             assignment.revision += 1;

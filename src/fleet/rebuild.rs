@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::host::HostRecord;
+use super::host::{HostRecord, HostRecords};
 use super::id::{BootId, HostId};
 use super::intent::Operator;
 use super::policy::Policy;
@@ -91,7 +91,7 @@ pub struct Rebuilding {
 #[derive(Clone, Copy, Debug)]
 pub struct Look<'a> {
     pub incarnation: u128,
-    pub hosts: &'a BTreeMap<HostId, HostRecord>,
+    pub hosts: &'a HostRecords,
     pub operator: &'a Operator,
     /// A leader's first look at a store in which no leader has left any trace.
     pub untouched: bool,
@@ -162,7 +162,7 @@ impl StoreMemory {
     #[must_use]
     pub fn rebuilding(
         &self,
-        hosts: &BTreeMap<HostId, HostRecord>,
+        hosts: &HostRecords,
         registrations: &RegistrationBook,
     ) -> Option<Rebuilding> {
         let rebuild = self.rebuild.as_ref()?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::host::{Assignment, HostRecord};
+use super::host::{Assignments, HostRecords};
 use super::id::{HostId, PoolName, RunnerId};
 use super::policy::Policy;
 use super::reason::Refusal;
@@ -49,8 +49,8 @@ impl Refusals {
     /// Takes in what the hosts' newest reports hand back, each id once.
     pub fn note(
         &mut self,
-        records: &BTreeMap<HostId, HostRecord>,
-        assignments: &BTreeMap<HostId, Assignment>,
+        records: &HostRecords,
+        assignments: &Assignments,
         policy: &Policy,
         now: Timestamp,
     ) {

@@ -1,6 +1,7 @@
 //! What GitHub's runner list says, over time: the second witness of every runner.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,10 @@ pub struct Listed {
     /// not busy while nobody claimed it.
     pub unclaimed_since: Option<Timestamp>,
 }
+
+/// All registrations of our cluster, by name. Shared: the ledger is copied every turn, a
+/// list is read once a poll.
+pub type Listing = BTreeMap<RunnerName, Listed>;
 
 /// A complete reading of one scope.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,7 +56,9 @@ pub struct ScopeState {
 /// Everything known of registrations.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct RegistrationBook {
-    listed: BTreeMap<RunnerName, Listed>,
+    /// The largest part by far, so it is stored apart; see [`Self::listing`].
+    #[serde(with = "stored_apart")]
+    listed: Arc<Listing>,
     #[serde(with = "scope_states")]
     scopes: BTreeMap<Scope, ScopeState>,
     /// Starts of the readings that showed a runner missing or offline, per runner name,
@@ -88,16 +95,17 @@ impl RegistrationBook {
             ours.into_iter().map(|row| (row.name.clone(), row)).collect();
         self.note_vanishing(&scope, &ours, ours_before, expected, begun_at);
         self.note_denials(&ours, expected, begun_at, policy);
-        self.listed.retain(|name, row| row.scope != scope || ours.contains_key(name));
+        let listed = Arc::make_mut(&mut self.listed);
+        listed.retain(|name, row| row.scope != scope || ours.contains_key(name));
         for (name, row) in ours {
-            let before = self.listed.remove(&name);
+            let before = listed.remove(&name);
             let idle_ghost = !row.online && !row.busy && !expected.contains_key(&name);
             let unclaimed_since = if idle_ghost {
                 before.and_then(|before| before.unclaimed_since).or(Some(begun_at))
             } else {
                 None
             };
-            self.listed.insert(
+            listed.insert(
                 name,
                 Listed {
                     id: row.id,
@@ -193,8 +201,19 @@ impl RegistrationBook {
 
     /// Registrations of our cluster, by name.
     #[must_use]
-    pub fn listed(&self) -> &BTreeMap<RunnerName, Listed> {
+    pub fn listed(&self) -> &Listing {
         &self.listed
+    }
+
+    /// The same to be kept: as long as it is the very same, nothing in it has changed.
+    #[must_use]
+    pub fn listing(&self) -> &Arc<Listing> {
+        &self.listed
+    }
+
+    /// Puts a listing that was stored apart back to where it belongs.
+    pub fn set_listing(&mut self, listing: Arc<Listing>) {
+        self.listed = listing;
     }
 
     /// Every scope and how its readings went.
@@ -211,15 +230,42 @@ impl RegistrationBook {
 
     /// Forgets a registration that was deleted, so that it is not deleted again.
     pub fn forget(&mut self, name: &RunnerName) {
-        self.listed.remove(name);
+        if self.listed.contains_key(name) {
+            Arc::make_mut(&mut self.listed).remove(name);
+        }
     }
 
     /// GitHub would not delete it now. Its grace begins anew, so that one that cannot be
     /// deleted costs a call a minute and not a call a turn.
     pub fn put_off(&mut self, name: &RunnerName) {
-        if let Some(row) = self.listed.get_mut(name) {
+        if self.listed.contains_key(name)
+            && let Some(row) = Arc::make_mut(&mut self.listed).get_mut(name)
+        {
             row.unclaimed_since = None;
         }
+    }
+}
+
+/// Written as if it were empty: replicas of the version before this one expect the field,
+/// and wrote it in full.
+mod stored_apart {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Listing;
+
+    pub(super) fn serialize<S: Serializer>(
+        _: &Arc<Listing>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        Listing::new().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<Listing>, D::Error> {
+        Listing::deserialize(deserializer).map(Arc::new)
     }
 }
 

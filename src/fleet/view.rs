@@ -1,12 +1,12 @@
 //! The view: one consistent snapshot of all that is known, and what in it counts as
 //! *occupied* and as *supply*. Nothing else counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::budget::Budget;
-use super::host::{Assigned, Assignment, HostRecord, Liveness, Retirement};
+use super::host::{Assigned, Assignments, HostRecord, HostRecords, Liveness, Retirement};
 use super::id::{BootId, ClusterMark, HostId, PoolName, RunnerId, RunnerName};
 use super::intent::{Intent, Operator};
 use super::ledger::Ledger;
@@ -32,8 +32,8 @@ pub struct Withheld {
 pub struct View {
     pub cluster: ClusterMark,
     pub pools: BTreeMap<PoolName, Pool>,
-    pub hosts: BTreeMap<HostId, HostRecord>,
-    pub assignments: BTreeMap<HostId, Assignment>,
+    pub hosts: HostRecords,
+    pub assignments: Assignments,
     pub operator: Operator,
     pub intents: Vec<Intent>,
     pub ledger: Ledger,
@@ -85,10 +85,27 @@ pub struct Roster<'a> {
 }
 
 impl View {
+    /// Every runner, and the registrations that are none of theirs.
+    #[must_use]
+    pub fn roster(&self) -> Roster<'_> {
+        let runners = self.runners();
+        // Names are long and alike, so comparing them costs; nobody sees the set's order.
+        let claimed: HashSet<&RunnerName> = runners.values().map(|runner| runner.name).collect();
+        let unclaimed = self
+            .ledger
+            .registrations
+            .listed()
+            .iter()
+            .filter(|(name, _)| !claimed.contains(*name))
+            .filter(|(name, _)| !self.ledger.ended.contains_key(*name))
+            .collect();
+        Roster { runners, unclaimed }
+    }
+
     /// Merges assignments and reports. The report of a host wins over the assignment: it
     /// is newer evidence of the same id.
     #[must_use]
-    pub fn roster(&self) -> Roster<'_> {
+    pub fn runners(&self) -> BTreeMap<RunnerId, RunnerView<'_>> {
         let mut runners: BTreeMap<RunnerId, RunnerView<'_>> = BTreeMap::new();
         for (host, assignment) in &self.assignments {
             for assigned in assignment.runners.values() {
@@ -128,23 +145,15 @@ impl View {
                 );
             }
         }
-        let claimed: BTreeSet<&RunnerName> = runners.values().map(|runner| runner.name).collect();
-        let unclaimed = self
-            .ledger
-            .registrations
-            .listed()
-            .iter()
-            .filter(|(name, _)| !self.ledger.ended.contains_key(*name))
-            .filter(|(name, _)| !claimed.contains(*name))
-            .collect();
-        Roster { runners, unclaimed }
+        runners
     }
 
     /// The newest report of every host: as stored, or as remembered where the record has
     /// vanished from the store.
     pub fn reports(&self) -> impl Iterator<Item = (&HostId, &HostRecord)> {
-        let vanished = self.ledger.remembered.iter().map(|(host, record)| (host, &**record));
-        self.hosts.iter().chain(vanished.filter(|(host, _)| !self.hosts.contains_key(*host)))
+        let vanished = self.ledger.remembered.iter();
+        let vanished = vanished.filter(|(host, _)| !self.hosts.contains_key(*host));
+        self.hosts.iter().chain(vanished).map(|(host, record)| (host, &**record))
     }
 
     /// Whether a host has ever reported to this leader.

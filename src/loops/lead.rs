@@ -13,7 +13,6 @@ use tracing::{info, warn};
 use super::{Pace, Wake, another_term};
 use crate::clock::Clock;
 use crate::election::{Leadership, Vitals};
-use crate::fleet::digest::Digest;
 use crate::fleet::id::{ClusterMark, PoolName, RunnerId, Term};
 use crate::fleet::intent::Operator;
 use crate::fleet::ledger::Ledger;
@@ -35,6 +34,7 @@ mod tell;
 
 use absence::Absence;
 pub use tell::Listeners;
+use tell::Told;
 
 /// Deadlines are judged at least this often when nothing nudges.
 const TURN_EVERY: Duration = Duration::from_secs(1);
@@ -85,14 +85,12 @@ struct Known {
     store: StoreMemory,
     absence: Absence,
     succession: Succession,
+    told: Told,
 }
 
 /// What became of a plan.
 enum Written {
-    /// Written; `told` unless the other replicas could not be shown this turn.
-    Done {
-        told: bool,
-    },
+    Done,
     Failed(String),
     /// Another leader has taken over: what was seen is of no use any more.
     Superseded,
@@ -162,10 +160,7 @@ impl Lead {
         let mut fresh = || RunnerId(self.clock.ordered_id());
         let decided = plan(&view, &self.policy, &mut fresh, now);
         let error = match self.write(&leadership, &view, &decided, now).await {
-            Written::Done { told } => {
-                if !told {
-                    known.absence.untold();
-                }
+            Written::Done => {
                 if let Some(operator) = &decided.operator {
                     self.vitals.leave_leading(known.succession.not_to_lead(&replicas, operator));
                 }
@@ -177,8 +172,12 @@ impl Lead {
             }
             Written::Superseded => return,
         };
+        let written = error.is_none();
         let term = Some(leadership.term().0);
         let turn = Arc::new(Published { at: now, view, plan: decided, term, store_error: error });
+        if written && !self.tell_others(&mut known.told, &leadership, &turn).await {
+            known.absence.untold();
+        }
         self.listeners.tell(&turn);
         self.publish(turn);
     }
@@ -224,7 +223,7 @@ impl Lead {
         setback
     }
 
-    /// Writes what was decided, and leaves this turn for the replicas that do not lead.
+    /// Writes what was decided.
     async fn write(
         &self,
         leadership: &Leadership,
@@ -252,13 +251,7 @@ impl Lead {
             self.clean_up(leadership.clone(), decided.deregister.clone());
         }
         match written {
-            Ok(()) => {
-                let told = self.tell_others(leadership, now, view, decided).await;
-                if let Err(error) = &told {
-                    warn!(error = %error, "could not show this turn to the other replicas");
-                }
-                Written::Done { told: told.is_ok() }
-            }
+            Ok(()) => Written::Done,
             Err(StoreError::Superseded { ours, current }) => {
                 info!(ours = %ours, current = %current, "another leader has taken over");
                 Written::Superseded
@@ -268,22 +261,6 @@ impl Lead {
                 Written::Failed(error.to_string())
             }
         }
-    }
-
-    /// Leaves what this turn knew and decided for the replicas that do not lead.
-    async fn tell_others(
-        &self,
-        leader: &Leadership,
-        now: Timestamp,
-        view: &View,
-        plan: &Plan,
-    ) -> Result<(), StoreError> {
-        if !self.store.health().borrow().shared {
-            return Ok(());
-        }
-        let (ledger, budget) = (view.ledger.clone(), view.budget.clone());
-        let digest = Digest::new(now, leader.term(), ledger, plan.clone(), budget);
-        self.store.publish(leader, digest).await
     }
 
     /// While another replica leads: its last turn, with what the store says now.

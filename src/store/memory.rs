@@ -217,7 +217,8 @@ impl Store for MemoryStore {
             state.check(LeaseKey::Leader, leader.replica(), leader.term())?;
             let mut topics = Vec::new();
             if !commit.assignments.is_empty() {
-                state.shared.assignments.extend(commit.assignments);
+                let shared = commit.assignments.into_iter();
+                state.shared.assignments.extend(shared.map(|(host, it)| (host, Arc::new(it))));
                 topics.push(Topic::Assignments);
             }
             if let Some(operator) = commit.operator {
@@ -248,14 +249,16 @@ impl Store for MemoryStore {
         {
             let mut state = self.state();
             state.check(LeaseKey::Agent(agent.host()), agent.replica(), agent.term())?;
-            state.shared.hosts.insert(record.host, record);
+            state.shared.hosts.insert(record.host, Arc::new(record));
         }
         self.changed(Topic::Hosts);
         Ok(())
     }
 
     async fn assignment(&self, host: HostId) -> Result<Assignment, StoreError> {
-        Ok(self.state().shared.assignments.get(&host).cloned().unwrap_or_default())
+        let state = self.state();
+        let assignment = state.shared.assignments.get(&host);
+        Ok(assignment.map(|assignment| Assignment::clone(assignment)).unwrap_or_default())
     }
 
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{Cmd, ScriptInvocation, Value, cmd};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -27,6 +27,7 @@ use crate::fleet::time::Timestamp;
 pub mod address;
 mod codec;
 mod connect;
+mod digest;
 pub mod examine;
 pub mod forget;
 mod health;
@@ -129,6 +130,12 @@ impl RedisStore {
         self.link.ask(Way::Read, action, Question::Command(command)).await
     }
 
+    /// What was read so far. Who works with it does one thing at a time.
+    async fn known(&self, action: &'static str) -> Result<MutexGuard<'_, Known>, StoreError> {
+        let timed_out = StoreError::Timeout { action, timeout_ms: ms(TURN_WITHIN) };
+        timeout(TURN_WITHIN, self.known.lock()).await.map_err(|_| timed_out)
+    }
+
     fn unreadable(&self, name: &str, problem: impl Into<String>) -> StoreError {
         StoreError::Unreadable { key: self.keys.named(name), problem: problem.into() }
     }
@@ -227,11 +234,7 @@ impl Store for RedisStore {
     }
 
     async fn publish(&self, leader: &Leadership, digest: Digest) -> Result<(), StoreError> {
-        const ACTION: &str = "publishing the leader's turn";
-        let fence = Fence::of_leader(leader);
-        let mut call = self.ordered(&self.scripts.publish, fence, "publish", &["state", "digest"]);
-        call.arg(encode(&digest, ACTION)?);
-        self.write_fenced(ACTION, fence, &call).await
+        self.show(leader, digest).await
     }
 
     async fn report(&self, agent: &Agency, record: HostRecord) -> Result<(), StoreError> {
@@ -260,9 +263,7 @@ impl Store for RedisStore {
 
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {
         const ACTION: &str = "reading what is shared";
-        let Ok(mut known) = timeout(TURN_WITHIN, self.known.lock()).await else {
-            return Err(StoreError::Timeout { action: ACTION, timeout_ms: ms(TURN_WITHIN) });
-        };
+        let mut known = self.known(ACTION).await?;
         known.prepare(self.dialer.dialled());
         // The second time everything is read: then the answer must add up. It does not when
         // a host was forgotten there.
@@ -362,7 +363,7 @@ impl Store for RedisStore {
                 None => call.arg("DEL").arg(key).arg(""),
             };
         }
-        self.write_fenced("putting facts by", fence, &call).await
+        self.write_fenced("putting facts by", fence, &call).await.map(drop)
     }
 
     fn changes(&self, topic: Topic) -> watch::Receiver<u64> {

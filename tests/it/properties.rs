@@ -1,6 +1,7 @@
 //! What must hold for every fleet, not only for those somebody thought of.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -273,11 +274,11 @@ fn records_of_two_versions_are_planned_together() {
     world.hosts().unwrap();
     let (old, new) = (RECORD_VERSION - 1, RECORD_VERSION);
     for (record, version) in world.records.values_mut().zip([old, new]) {
-        record.version = version;
+        Arc::make_mut(record).version = version;
         // What a reader of another version does not know is left out or unknown to it.
-        let mut json = serde_json::to_value(&*record).unwrap();
+        let mut json = serde_json::to_value(&**record).unwrap();
         json["added_tomorrow"] = serde_json::json!({ "unknown": true });
-        *record = serde_json::from_value(json).unwrap();
+        *record = Arc::new(serde_json::from_value(json).unwrap());
     }
     let view = world.view();
     let mut next = 0;

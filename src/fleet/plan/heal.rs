@@ -134,6 +134,10 @@ pub fn orphans(plan: &mut Plan, turn: &Turn<'_>) {
         return;
     }
     let registrations = &turn.view.ledger.registrations;
+    // Mostly there is none, and then nothing more needs to be worked out.
+    if registrations.listed().values().all(|listed| listed.unclaimed_since.is_none()) {
+        return;
+    }
     let claimed: BTreeSet<_> =
         turn.roster.runners.values().filter(|r| r.is_occupied()).map(|r| r.name).collect();
     let silent: BTreeSet<String> = turn

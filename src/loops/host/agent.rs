@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -24,6 +25,8 @@ use crate::store::{Lease, LeaseKey, Topic};
 use crate::telemetry::metrics::{LoopName, Outcome};
 
 const TURN_EVERY: Duration = Duration::from_millis(500);
+/// Without a hint that it changed the assignment is read this often: hints can be lost.
+const READ_EVERY: Duration = Duration::from_secs(1);
 /// Leftover volumes and networks are looked for this often.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(300);
 
@@ -34,6 +37,10 @@ pub(super) struct AgentLoop {
     events: mpsc::Sender<Event>,
     limits: Limits,
     assignment: Option<(Assignment, Timestamp)>,
+    /// When it was last asked for.
+    asked_at: Option<Instant>,
+    /// It may have changed since.
+    hinted: bool,
     /// What this boot may do in the present turn.
     right: Right,
     /// The store answered in the last turn.
@@ -48,8 +55,18 @@ impl AgentLoop {
         events: mpsc::Sender<Event>,
         limits: Limits,
     ) -> Self {
-        let (assignment, right) = (None, Right::Everything);
-        Self { host, state, events, limits, assignment, right, store_answers: true, leave: None }
+        Self {
+            host,
+            state,
+            events,
+            limits,
+            assignment: None,
+            asked_at: None,
+            hinted: true,
+            right: Right::Everything,
+            store_answers: true,
+            leave: None,
+        }
     }
 
     pub(super) async fn run(
@@ -72,7 +89,7 @@ impl AgentLoop {
                         self.apply(event);
                     }
                 }
-                Ok(()) = changes.changed() => (),
+                Ok(()) = changes.changed() => self.hinted = true,
                 _ = ticks.tick() => (),
             }
             let begun = tokio::time::Instant::now();
@@ -152,16 +169,8 @@ impl AgentLoop {
     /// One turn: assignment against records against containers.
     async fn turn(&mut self) {
         let now = self.host.clock.now();
-        match self.host.store.assignment(self.state.agent.host).await {
-            Ok(assignment) => {
-                self.assignment = Some((assignment, now));
-                self.store_answers = true;
-            }
-            Err(error) => {
-                if std::mem::replace(&mut self.store_answers, false) {
-                    warn!(error = %error, "could not read this host's assignment");
-                }
-            }
+        if self.reading_due() {
+            self.read_assignment(now).await;
         }
         // Before the first list nobody knows what runs here already.
         if !self.state.adopted {
@@ -192,6 +201,28 @@ impl AgentLoop {
         }
         if self.state.report_due(now) {
             self.report().await;
+        }
+    }
+
+    /// An event of our own changes nothing in the store.
+    fn reading_due(&self) -> bool {
+        let old = self.asked_at.is_none_or(|at| at.elapsed() >= READ_EVERY);
+        self.hinted || !self.store_answers || old
+    }
+
+    async fn read_assignment(&mut self, now: Timestamp) {
+        self.hinted = false;
+        self.asked_at = Some(Instant::now());
+        match self.host.store.assignment(self.state.agent.host).await {
+            Ok(assignment) => {
+                self.assignment = Some((assignment, now));
+                self.store_answers = true;
+            }
+            Err(error) => {
+                if std::mem::replace(&mut self.store_answers, false) {
+                    warn!(error = %error, "could not read this host's assignment");
+                }
+            }
         }
     }
 

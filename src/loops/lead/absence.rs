@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::fleet::host::HostRecord;
+use crate::fleet::host::HostRecords;
 use crate::fleet::id::{BootId, HostId};
 
 /// Looks at the store further apart than this mean that this process was held up.
@@ -24,11 +24,7 @@ pub(super) struct Absence {
 
 impl Absence {
     /// Notes that the store was read. Returns how long nobody could be heard before.
-    pub(super) fn looked(
-        &mut self,
-        now: Instant,
-        hosts: &BTreeMap<HostId, HostRecord>,
-    ) -> Duration {
+    pub(super) fn looked(&mut self, now: Instant, hosts: &HostRecords) -> Duration {
         let before = self.looked_at.replace(now);
         let since = before.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let heard = hosts.iter().map(|(host, record)| (*host, (record.boot, record.seq))).collect();
@@ -54,9 +50,12 @@ impl Absence {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
 
-    fn report(seq: u64) -> BTreeMap<HostId, HostRecord> {
+    use super::*;
+    use crate::fleet::host::HostRecord;
+
+    fn report(seq: u64) -> HostRecords {
         let id = "018f0000-0000-7000-8000-000000000001";
         let record = serde_json::json!({
             "version": 1, "host": id, "boot": id, "replica": id, "seq": seq, "at": 0,
@@ -64,7 +63,7 @@ mod tests {
             "max_runners": 1, "images": [], "runners": {}, "refused": {},
         });
         let record: HostRecord = serde_json::from_value(record).unwrap();
-        BTreeMap::from([(record.host, record)])
+        BTreeMap::from([(record.host, Arc::new(record))])
     }
 
     #[test]

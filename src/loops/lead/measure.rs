@@ -10,9 +10,9 @@ use crate::telemetry::metrics::{Metrics, PoolNow, RunnerState};
 
 /// Sets every pool's gauges from the view and what was decided from it.
 pub(super) fn pools(metrics: &Metrics, view: &View, plan: &Plan, now: Timestamp) {
-    let roster = view.roster();
     let mut states: BTreeMap<&PoolName, BTreeMap<RunnerState, u32>> = BTreeMap::new();
-    for runner in roster.runners.values() {
+    let runners = view.runners();
+    for runner in runners.values() {
         let Some(state) = RunnerState::of(&runner.phase) else { continue };
         let state = if runner.is_retiring() { RunnerState::Retiring } else { state };
         *states.entry(runner.pool).or_default().entry(state).or_default() += 1;

@@ -1,10 +1,15 @@
-//! Says what was decided: one line and one count for each decision.
+//! Says what was decided: one line and one count for each decision, and to the replicas
+//! that do not lead the turn as a whole.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::Published;
+use super::{Lead, Published};
+use crate::election::Leadership;
+use crate::fleet::digest::Digest;
 use crate::fleet::plan::Plan;
 use crate::telemetry::metrics::Metrics;
 
@@ -33,6 +38,59 @@ impl Listeners {
         let listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for listener in listeners {
             listener(turn);
+        }
+    }
+}
+
+/// A turn without any news is shown to the other replicas only so often: it differs from the
+/// one before in ages alone.
+const TELL_EVERY: Duration = Duration::from_secs(2);
+
+/// The turn that the other replicas were last shown, and when.
+#[derive(Debug, Default)]
+pub(super) struct Told(Option<(Instant, Arc<Published>)>);
+
+impl Told {
+    /// Whether there is no need to show them this one.
+    fn will_do_for(&self, turn: &Published) -> bool {
+        let Some((at, last)) = &self.0 else { return false };
+        let (before, now) = (&last.view.ledger, &turn.view.ledger);
+        at.elapsed() < TELL_EVERY
+            && last.term == turn.term
+            && turn.plan.is_empty()
+            && last.plan == turn.plan
+            && before.demand == now.demand
+            && before.breakers == now.breakers
+            && before.rebuilding == now.rebuilding
+            && before.registrations.scopes() == now.registrations.scopes()
+            && Arc::ptr_eq(before.registrations.listing(), now.registrations.listing())
+    }
+}
+
+impl Lead {
+    /// Leaves what this turn knew and decided for the replicas that do not lead. `false`:
+    /// they could not be told; then every turn tries again.
+    pub(super) async fn tell_others(
+        &self,
+        told: &mut Told,
+        leader: &Leadership,
+        turn: &Arc<Published>,
+    ) -> bool {
+        if !self.store.health().borrow().shared || told.will_do_for(turn) {
+            return true;
+        }
+        let (ledger, budget) = (turn.view.ledger.clone(), turn.view.budget.clone());
+        let digest = Digest::new(turn.at, leader.term(), ledger, turn.plan.clone(), budget);
+        match self.store.publish(leader, digest).await {
+            Ok(()) => {
+                told.0 = Some((Instant::now(), turn.clone()));
+                true
+            }
+            Err(error) => {
+                told.0 = None;
+                warn!(error = %error, "could not show this turn to the other replicas");
+                false
+            }
         }
     }
 }

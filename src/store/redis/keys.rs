@@ -45,6 +45,7 @@ pub const KEYS: &[KeyEntry] = &[
     key("outcomes", "hash", "commit (leader)", "1 h, newest 1,000", "intent: Outcome"),
     key("outcomes:times", "zset", "commit", "with outcomes", "intent: when it was settled"),
     key("digest", "string", "publish (leader)", "no end", "the leader's last turn"),
+    key("registrations", "string", "publish (leader)", "no end", "GitHub's list, for the digest"),
     key("replicas", "hash", "announce (each its own)", "by announcement", "replica: ReplicaRecord"),
     key("shares", "hash", "share (each its own)", "2 min", "replica: BudgetShare"),
     key("kept:<name>", "hash", "put_by (leader)", "7 d", "cached facts"),

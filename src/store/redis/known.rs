@@ -8,6 +8,7 @@ use std::time::Duration;
 use redis::{Script, ScriptInvocation, Value};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
+use tracing::warn;
 use uuid::Uuid;
 
 use super::codec::{self, Versioned, decode, decode_versioned, items, numbered, pairs, text};
@@ -16,6 +17,7 @@ use crate::fleet::digest::Digest;
 use crate::fleet::host::{Assignment, HostRecord};
 use crate::fleet::id::{HostId, ReplicaId, Term};
 use crate::fleet::intent::{Intent, Operator};
+use crate::fleet::registration::Listing;
 use crate::fleet::replica::ReplicaRecord;
 use crate::fleet::time::Timestamp;
 use crate::fleet::view::Withheld;
@@ -41,6 +43,7 @@ pub(super) struct Known {
     bad_intents: BTreeMap<String, String>,
     digest: Option<Arc<Digest>>,
     bad_digest: Option<String>,
+    listing: Arc<Listing>,
     operator: Option<(Vec<u8>, Operator)>,
 }
 
@@ -51,12 +54,13 @@ struct Versions {
     assignments: String,
     intents: String,
     digest: String,
+    listing: String,
 }
 
 /// Records by host.
 #[derive(Debug)]
 struct Part<T> {
-    records: BTreeMap<HostId, T>,
+    records: BTreeMap<HostId, Arc<T>>,
     bad: BTreeMap<String, String>,
 }
 
@@ -82,7 +86,7 @@ impl<T: DeserializeOwned + Versioned> Part<T> {
             match read {
                 Ok((host, record)) => {
                     self.bad.remove(&name);
-                    self.records.insert(host, record);
+                    self.records.insert(host, Arc::new(record));
                 }
                 Err(problem) => {
                     if let Ok(host) = name.parse() {
@@ -134,6 +138,7 @@ impl Known {
             "assignments:versions",
             "intents",
             "digest",
+            "registrations",
         ] {
             question.key(keys.named(name));
         }
@@ -144,7 +149,8 @@ impl Known {
             .arg(&known.hosts)
             .arg(&known.assignments)
             .arg(&known.intents)
-            .arg(&known.digest);
+            .arg(&known.digest)
+            .arg(&known.listing);
         question
     }
 
@@ -154,11 +160,11 @@ impl Known {
         keys: &Keys,
         answer: &Value,
     ) -> Result<Option<Snapshot>, StoreError> {
-        let [at, versions, lease, operator, replicas, hosts, assignments, intents, digest] =
-            items(answer)
-        else {
-            let problem = "the answer has another shape".to_owned();
-            return Err(StoreError::Unreadable { key: keys.named("state"), problem });
+        let [at, versions, lease, operator, replicas, parts @ ..] = items(answer) else {
+            return Err(other_shape(keys));
+        };
+        let [hosts, assignments, intents, digest, listing] = parts else {
+            return Err(other_shape(keys));
         };
         let was = self.versions.clone();
         self.versions = versions_of(versions);
@@ -171,7 +177,11 @@ impl Known {
         if let Value::Array(waiting) = intents {
             self.take_intents(waiting);
         }
-        if was.incarnation != self.versions.incarnation || was.digest != self.versions.digest {
+        let anew = was.incarnation != self.versions.incarnation;
+        if anew || was.listing != self.versions.listing {
+            self.take_listing(listing);
+        }
+        if anew || was.digest != self.versions.digest {
             self.take_digest(digest);
         }
         self.since.get_or_insert_with(Instant::now);
@@ -212,8 +222,47 @@ impl Known {
         self.intents = placed.into_iter().map(|(_, intent)| intent).collect();
     }
 
+    /// The version under which the store has this very listing, as far as is known here.
+    pub(super) fn version_of(&self, listing: &Arc<Listing>) -> Option<String> {
+        let has_it = !self.versions.listing.is_empty() && Arc::ptr_eq(&self.listing, listing);
+        has_it.then(|| self.versions.listing.clone())
+    }
+
+    /// This process has written a digest itself: the next reading need not send it back.
+    pub(super) fn told(&mut self, answer: &Value, digest: Digest) {
+        let mut versions = items(answer).iter().skip(1).filter_map(text);
+        if let (Some(version), Some(listing), true) =
+            (versions.next(), versions.next(), self.since.is_some())
+        {
+            (self.versions.digest, self.versions.listing) = (version, listing);
+            self.listing = digest.ledger.registrations.listing().clone();
+            (self.digest, self.bad_digest) = (Some(Arc::new(digest)), None);
+        }
+    }
+
+    /// One that cannot be read is told with the digest it belongs to.
+    fn take_listing(&mut self, listing: &Value) {
+        let read = codec::bytes(listing).map(decode::<Listing>).transpose();
+        self.listing = match read {
+            Ok(listing) => Arc::new(listing.unwrap_or_default()),
+            Err(problem) => {
+                warn!(problem, "the listing of registrations cannot be read");
+                Arc::default()
+            }
+        };
+    }
+
     fn take_digest(&mut self, digest: &Value) {
         let read = codec::bytes(digest).map(decode_versioned::<Digest>).transpose();
+        let read = read.map(|read| {
+            read.map(|mut digest| {
+                // One of the version before this brings its own.
+                if digest.ledger.registrations.listed().is_empty() {
+                    digest.ledger.registrations.set_listing(self.listing.clone());
+                }
+                digest
+            })
+        });
         (self.digest, self.bad_digest) = match read {
             Ok(digest) => (digest.map(Arc::new), None),
             Err(problem) => (None, Some(problem)),
@@ -279,6 +328,16 @@ impl Known {
     }
 }
 
+/// Whether a digest was not written because the store has another listing.
+pub(super) fn is_stale(answer: &Value) -> bool {
+    items(answer).first().and_then(text).as_deref() == Some("STALE")
+}
+
+fn other_shape(keys: &Keys) -> StoreError {
+    let problem = "the answer has another shape".to_owned();
+    StoreError::Unreadable { key: keys.named("state"), problem }
+}
+
 fn versions_of(answer: &Value) -> Versions {
     let mut texts = items(answer).iter().map(|item| text(item).unwrap_or_default());
     let mut next = || texts.next().unwrap_or_default();
@@ -288,6 +347,7 @@ fn versions_of(answer: &Value) -> Versions {
         assignments: next(),
         intents: next(),
         digest: next(),
+        listing: next(),
     }
 }
 

@@ -66,7 +66,7 @@ impl RedisStore {
         action: &'static str,
         fence: Fence,
         script: &ScriptInvocation<'_>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Value, StoreError> {
         let answer = self.run(Way::Write, action, script).await?;
         match items(&answer) {
             [word, term] if text(word).as_deref() == Some("FENCED") => {
@@ -76,7 +76,7 @@ impl RedisStore {
                 let problem = "a later write of the same kind was there before".to_owned();
                 Err(StoreError::Refused { action, problem })
             }
-            _ => Ok(()),
+            _ => Ok(answer),
         }
     }
 

@@ -1,7 +1,6 @@
 //! What can happen in a scenario: one line, one event.
 
 use runner_orchestrator::fleet::converge::{Found, FoundState, Stopping};
-use runner_orchestrator::fleet::host::HostRecord;
 use runner_orchestrator::fleet::id::{
     ClusterMark, ContainerId, HostId, PoolName, RepoName, RunnerId, RunnerName, Term,
 };
@@ -152,7 +151,7 @@ fn host(world: &mut World, name: &str, rest: &[&str]) -> Done {
     }
     if let ["record", "vanishes"] = rest {
         let id = daemon(world, name)?.agent.host;
-        return world.records.remove(&id).map(|_: HostRecord| ()).ok_or("there is none".to_owned());
+        return world.records.remove(&id).map(drop).ok_or("there is none".to_owned());
     }
     if let ["has", "a" | "an", state, "container", id] = rest {
         return runners(id)?.into_iter().try_for_each(|id| container(world, name, id, state));

@@ -4,11 +4,12 @@
 //! `Plan::assignments`, `converge`. Each turn also checks what must hold in every world.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use runner_orchestrator::fleet::budget::Budget;
 use runner_orchestrator::fleet::demand::WaitingJob;
-use runner_orchestrator::fleet::host::{Assignment, HostRecord};
+use runner_orchestrator::fleet::host::{Assignments, HostRecords};
 use runner_orchestrator::fleet::id::{
     HostId, IntentId, PoolName, RepoName, RunnerId, RunnerName, Term,
 };
@@ -30,7 +31,7 @@ use super::rules;
 const TURNS_TO_REST: usize = 12;
 
 /// A copy of what the store holds.
-pub(crate) type Saved = (BTreeMap<HostId, HostRecord>, BTreeMap<HostId, Assignment>, Operator);
+pub(crate) type Saved = (HostRecords, Assignments, Operator);
 
 /// The store as such, and what the leader remembers of it.
 #[derive(Clone, Debug, Default)]
@@ -54,8 +55,8 @@ pub(crate) struct World {
     pub(crate) pools: BTreeMap<PoolName, Pool>,
     pub(crate) policy: Policy,
     pub(crate) ledger: Ledger,
-    pub(crate) records: BTreeMap<HostId, HostRecord>,
-    pub(crate) assignments: BTreeMap<HostId, Assignment>,
+    pub(crate) records: HostRecords,
+    pub(crate) assignments: Assignments,
     pub(crate) operator: Operator,
     pub(crate) intents: Vec<Intent>,
     pub(crate) budget: Budget,
@@ -194,7 +195,7 @@ impl World {
                 self.assignments.get(&daemon.agent.host).cloned().unwrap_or_default();
             if self.withheld.hosts.contains(&daemon.agent.host) {
                 // As after a reading that failed: what was accepted goes on.
-                assignment = Assignment { seen: None, ..Assignment::default() };
+                assignment = Arc::default();
             }
             let mut outside = Outside { hub: &mut self.hub, pools: &self.pools, now: self.now };
             let told = daemon.turn(&assignment, &mut outside)?;
@@ -204,7 +205,7 @@ impl World {
                 self.told.push((self.now, line));
             }
             if let Some(record) = daemon.report(self.now) {
-                self.records.insert(record.host, record);
+                self.records.insert(record.host, Arc::new(record));
             }
         }
         Ok(())
@@ -314,7 +315,7 @@ impl World {
 
     fn commit(&mut self, view: &View, decided: &Plan) {
         for (host, assignment) in decided.assignments(view, Term(1)) {
-            self.assignments.insert(host, assignment);
+            self.assignments.insert(host, Arc::new(assignment));
         }
         if let Some(operator) = &decided.operator {
             let revision = self.operator.revision + 1;

@@ -1,15 +1,18 @@
 //! What every store does. Each function is one sentence about it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use runner_orchestrator::fleet::budget::{Budget, BudgetShare};
 use runner_orchestrator::fleet::digest::Digest;
 use runner_orchestrator::fleet::host::Assignment;
-use runner_orchestrator::fleet::id::Term;
+use runner_orchestrator::fleet::id::{GitHubRunnerId, RunnerName, Term};
 use runner_orchestrator::fleet::intent::Operator;
 use runner_orchestrator::fleet::ledger::Ledger;
 use runner_orchestrator::fleet::plan::Plan;
+use runner_orchestrator::fleet::pool::Scope;
+use runner_orchestrator::fleet::registration::{Listed, Listing};
 use runner_orchestrator::fleet::time::Timestamp;
 use runner_orchestrator::store::{Commit, Lease, LeaseKey, StoreError, Topic};
 
@@ -95,6 +98,17 @@ fn superseded(result: Result<(), StoreError>, by: Term) {
     }
 }
 
+pub(super) fn listing(id: u64) -> Arc<Listing> {
+    let listed = Listed {
+        id: GitHubRunnerId(id),
+        scope: Scope::Org("acme".to_owned()),
+        online: true,
+        busy: false,
+        unclaimed_since: None,
+    };
+    Arc::new(BTreeMap::from([(RunnerName::from("orchestrated-a"), listed)]))
+}
+
 pub(super) fn digest(term: Term) -> Digest {
     let budget = Budget {
         mints_now: 3,
@@ -160,7 +174,10 @@ pub(super) async fn a_commit_is_read_back_whole(subject: &mut Subject) {
     here.commit(&leader, commit.clone()).await.unwrap();
     for _ in 0..2 {
         let seen = there.snapshot().await.unwrap();
-        assert_eq!(seen.assignments, commit.assignments);
+        let assignments = seen.assignments.iter();
+        let assignments: BTreeMap<_, _> =
+            assignments.map(|(host, it)| (*host, Assignment::clone(it))).collect();
+        assert_eq!(assignments, commit.assignments);
         assert_eq!((seen.operator, seen.intents.len()), (operator.clone(), 0));
         assert!(seen.unreadable.is_empty());
     }
@@ -347,6 +364,17 @@ pub(super) async fn a_digest_is_read_by_the_others(subject: &mut Subject) {
     for _ in 0..2 {
         let read = there.snapshot().await.unwrap().digest.unwrap();
         assert_eq!(*read, digest(leader.term()));
+    }
+    // What GitHub lists goes with it, changed since the last one or not.
+    let mut told = digest(leader.term());
+    for (id, times) in [(1, 2), (2, 1)] {
+        told.ledger.registrations.set_listing(listing(id));
+        for _ in 0..times {
+            told.at = told.at + Duration::from_secs(1);
+            here.publish(&leader, told.clone()).await.unwrap();
+            assert_eq!(*there.snapshot().await.unwrap().digest.unwrap(), told);
+            assert_eq!(*here.snapshot().await.unwrap().digest.unwrap(), told);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use runner_orchestrator::store::{Commit, Store, StoreError};
 use secrecy::SecretString;
 use tokio::task::JoinSet;
 
-use super::conformance::digest;
+use super::conformance::{digest, listing};
 use super::world::{
     LONG, Subject, announcement, assignment, host, intent, leader, outcome, replica, report_of,
     store_at, store_of, take, wait_for,
@@ -156,8 +156,32 @@ async fn every_key_is_in_the_table() {
             entry.lifetime
         );
     }
-    let unused = KEYS.iter().filter(|entry| !matches!(entry.name, "digest" | "shares"));
+    let unused =
+        KEYS.iter().filter(|entry| !matches!(entry.name, "digest" | "registrations" | "shares"));
     assert_eq!(found.len(), unused.count(), "{found:?}");
+}
+
+/// It is the largest part of a digest and changes once a poll.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listing_is_written_once_and_again_when_it_was_lost() {
+    let server = Redis::start();
+    let mut subject = Subject::on(&server);
+    let leader = subject.leader(replica(1)).await;
+    let mut told = digest(leader.term());
+    told.ledger.registrations.set_listing(listing(1));
+    let (state, key) = ("{ro:test}:state", "{ro:test}:registrations");
+    let mut versions = Vec::new();
+    for lost in [false, false, true] {
+        if lost {
+            server.ask::<()>(&["DEL", key]);
+            server.ask::<()>(&["HDEL", state, "registrations"]);
+        }
+        subject.here.snapshot().await.unwrap();
+        subject.here.publish(&leader, told.clone()).await.unwrap();
+        assert_eq!(*subject.there.snapshot().await.unwrap().digest.unwrap(), told);
+        versions.push(server.ask::<String>(&["HGET", state, "registrations"]));
+    }
+    assert!(versions[0] == versions[1] && versions[1] != versions[2], "{versions:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
