@@ -1,7 +1,7 @@
 # The two commands of the README are `make demo` and `make test`. Each does its own set-up.
 
 CARGO ?= cargo
-SEEDS ?= 2000
+SEEDS ?= 20000
 IMAGE ?= runner-orchestrator:local
 # Bases of the image where no registry is reached; empty = the Dockerfile's own.
 BUILD_BASE ?=

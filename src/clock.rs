@@ -34,6 +34,12 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     /// The store's clock showed `time` at the instant `at`. A clock that is not shared
     /// does not care.
     fn heed(&self, _time: Timestamp, _at: Instant) {}
+
+    /// The same at the start, before anything was compared or stamped: what the machine's
+    /// clock shows until then does not matter, however wrong it is.
+    fn begin(&self, time: Timestamp, at: Instant) {
+        self.heed(time, at);
+    }
 }
 
 /// The machine's clock, kept steady: read once, then advanced by tokio's monotonic
@@ -71,8 +77,8 @@ fn wall() -> Timestamp {
 }
 
 /// A clock that follows the store's, so that instants of different replicas compare. Until
-/// it has been told the store's time it is the machine's. It never goes backwards: what it
-/// is ahead it loses by running slower.
+/// it has been told the store's time it is the machine's. After its [`Clock::begin`] it never
+/// goes backwards: what it is ahead it loses by running slower.
 #[derive(Debug)]
 pub struct SharedClock(Mutex<Course>);
 
@@ -156,6 +162,17 @@ impl Clock for SharedClock {
             course.pace = FIRST_PACE;
         }
     }
+
+    fn begin(&self, time: Timestamp, at: Instant) {
+        let mut course = self.course();
+        if course.told {
+            drop(course);
+            return self.heed(time, at);
+        }
+        let now = Instant::now();
+        let base = time + now.saturating_duration_since(at);
+        *course = Course { base, at: now, behind: 0, pace: LATER_PACE, told: true };
+    }
 }
 
 /// A difference below this is noise of the way to the store and back.
@@ -186,6 +203,17 @@ mod tests {
         assert_eq!(clock.now(), BEGAN + seconds(100));
         tokio::time::advance(seconds(7)).await;
         assert_eq!(clock.now(), BEGAN + seconds(107));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_start_it_goes_to_the_stores_time_also_backwards() {
+        let clock = SharedClock::starting_at(BEGAN + seconds(3_600));
+        clock.begin(BEGAN, Instant::now());
+        assert_eq!(clock.now(), BEGAN);
+        tokio::time::advance(seconds(7)).await;
+        assert_eq!(clock.now(), BEGAN + seconds(7));
+        clock.begin(BEGAN, Instant::now());
+        assert_eq!(clock.now(), BEGAN + seconds(7), "it has begun");
     }
 
     #[tokio::test(start_paused = true)]

@@ -22,6 +22,20 @@ use crate::fleet::view::Withheld;
 pub mod memory;
 pub mod redis;
 
+/// Settled intents kept for whoever asks, and for how long; a client waits seconds.
+pub(crate) const OUTCOMES_KEPT: usize = 1_000;
+pub(crate) const OUTCOMES_FOR: Duration = Duration::from_secs(3600);
+/// Intents that may wait for a leader. More means nobody leads, and a client must be told.
+pub(crate) const INTENTS_MAX: usize = 1_000;
+/// Shares of the GitHub budget older than this say nothing: its limits are per minute.
+pub(crate) const SHARES_FOR: Duration = Duration::from_secs(120);
+/// What is put by is worth little after a week.
+pub(crate) const PUT_BY_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A term is remembered for longer than any replica sleeps; after that its time makes it grow.
+pub(crate) const TERMS_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The record of a host that has been silent for so long says nothing.
+pub(crate) const HOSTS_FOR: Duration = Duration::from_secs(24 * 3600);
+
 /// What is shared, read at one instant.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {

@@ -2,6 +2,7 @@
 //! and its runners' registrations; no process and no container stands behind them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -162,10 +163,9 @@ impl<'a> Hosts<'a> {
             let agent = &mut self.agents[number];
             let at = now()?;
             for assigned in assignment.runners.values() {
-                if !agent.record.runners.contains_key(&assigned.id) {
+                if let Entry::Vacant(place) = agent.record.runners.entry(assigned.id) {
                     let github = register(self.github, assigned)?;
-                    let runner = listening(assigned, github, at);
-                    agent.record.runners.insert(assigned.id, runner);
+                    place.insert(listening(assigned, github, at));
                     self.progress.send_modify(|progress| progress.listening += 1);
                 }
             }

@@ -38,6 +38,8 @@ pub struct Agent {
     pub refused: BTreeMap<RunnerId, Refusal>,
     /// Ids this boot has started or ended: none of them lives twice.
     pub spent: BTreeSet<RunnerId>,
+    /// Containers being removed that have no life left in them, as they were found.
+    pub discarding: BTreeMap<ContainerId, FoundState>,
 }
 
 /// How far a shutdown has come.
@@ -135,7 +137,7 @@ pub fn converge(
     // A frozen fleet is watched and reported, and otherwise left as it is.
     let may_start = !assignment.frozen && now.since(read_at) <= ASSIGNMENT_FRESH;
     if may_start {
-        take_on(&mut actions, agent, assignment, now);
+        take_on(&mut actions, agent, assignment, remains(agent, listing), now);
     }
     // What its container shows goes before what was ordered: one that has exited or is gone
     // needs no removal any more.
@@ -164,8 +166,27 @@ pub fn converge(
     actions
 }
 
-/// New ids of the assignment: accepted in order, as far as there is room.
-fn take_on(actions: &mut Vec<Action>, agent: &Agent, assignment: &Assignment, now: Timestamp) {
+/// How many containers that are no runner of ours are still there and have not exited.
+fn remains(agent: &Agent, listing: Option<&Listing>) -> usize {
+    let listed = listing.into_iter().flat_map(|listing| &listing.containers);
+    let listed = listed
+        .filter(|found| {
+            found.state != FoundState::Exited && !agent.local.contains_key(&found.runner)
+        })
+        .map(|found| &found.id);
+    let going = agent.discarding.iter().filter(|(_, state)| **state != FoundState::Exited);
+    listed.chain(going.map(|(id, _)| id)).collect::<BTreeSet<_>>().len()
+}
+
+/// New ids of the assignment: accepted in order, as far as there is room. One whose place
+/// is about to become free waits for it.
+fn take_on(
+    actions: &mut Vec<Action>,
+    agent: &Agent,
+    assignment: &Assignment,
+    remains: usize,
+    now: Timestamp,
+) {
     let mut occupied =
         agent.local.values().filter(|local| !local.record.phase.is_terminal()).count();
     for assigned in assignment.runners.values() {
@@ -178,7 +199,7 @@ fn take_on(actions: &mut Vec<Action>, agent: &Agent, assignment: &Assignment, no
         }
         if let Some(refusal) = refusal(agent, assigned, occupied, now) {
             actions.push(Action::Refuse { runner: assigned.id, refusal });
-        } else {
+        } else if occupied + remains < agent.max_runners as usize {
             occupied += 1;
             actions.push(Action::Accept(Box::new(assigned.clone())));
         }

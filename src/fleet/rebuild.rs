@@ -122,7 +122,12 @@ impl StoreMemory {
             let awaited = silent.map(|(host, _)| {
                 (*host, look.hosts.get(host).map(|record| (record.boot, record.seq)))
             });
-            self.rebuild = Some(Rebuild { since: look.now, awaited: awaited.collect() });
+            let mut awaited: BTreeMap<HostId, _> = awaited.collect();
+            // What a setback made hosts owe, they owe a leader that begins after it too.
+            if !setback && let Some(before) = self.rebuild.take() {
+                awaited.extend(before.awaited);
+            }
+            self.rebuild = Some(Rebuild { since: look.now, awaited });
         }
         self.note(look, policy);
         setback

@@ -1,7 +1,8 @@
 //! The in-process store of a replica that runs alone. It keeps nothing over a restart:
 //! Docker's labels and GitHub's lists are read again instead.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +10,11 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Commit, Lease, LeaseKey, Snapshot, Store, StoreError, StoreHealth, Topic};
+use self::state::{Held, State};
+use super::{
+    Commit, HOSTS_FOR, INTENTS_MAX, Lease, LeaseKey, PUT_BY_FOR, SHARES_FOR, Snapshot, Store,
+    StoreError, StoreHealth, TERMS_FOR, Topic,
+};
 use crate::clock::Clock;
 use crate::election::{Agency, Leadership};
 use crate::fleet::budget::BudgetShare;
@@ -20,13 +25,7 @@ use crate::fleet::intent::{Intent, Operator, Outcome};
 use crate::fleet::replica::ReplicaRecord;
 use crate::fleet::time::Timestamp;
 
-/// Settled intents kept for whoever asks; a client waits seconds, not hours.
-const OUTCOMES_KEPT: usize = 1_000;
-/// Intents that may wait for a leader. More means nobody leads, and a client must be told.
-const INTENTS_MAX: usize = 1_000;
-
-/// Shares of the GitHub budget older than this say nothing: its limits are per minute.
-const SHARES_KEPT: Duration = Duration::from_secs(120);
+mod state;
 
 /// State in this process behind a mutex that is never held across an await.
 #[derive(Debug)]
@@ -35,65 +34,13 @@ pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     topics: [watch::Sender<u64>; Topic::ALL.len()],
     health: watch::Sender<StoreHealth>,
+    /// How often it has begun anew; never taken back.
+    lives: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    shared: Snapshot,
-    outcomes: BTreeMap<IntentId, Outcome>,
-    outcome_order: VecDeque<IntentId>,
-    leases: BTreeMap<LeaseKey, Held>,
-    last_terms: BTreeMap<LeaseKey, Term>,
-    /// No term is at or below it. Terms are forgotten with everything else; what only
-    /// grows then is the time.
-    terms_above: Term,
-    replicas_until: BTreeMap<ReplicaId, Instant>,
-    shares: BTreeMap<ReplicaId, (BudgetShare, Instant)>,
-    put_by: BTreeMap<String, BTreeMap<String, String>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    replica: ReplicaId,
-    term: Term,
-    until: Instant,
-}
-
-impl Held {
-    fn answer(self) -> Lease {
-        let expires_in = self.until.saturating_duration_since(Instant::now());
-        Lease::HeldBy { replica: self.replica, term: self.term, expires_in }
-    }
-}
-
-impl State {
-    fn held(&self, lease: LeaseKey) -> Option<Held> {
-        self.leases.get(&lease).copied().filter(|held| held.until > Instant::now())
-    }
-
-    /// The fence: only the holder of this very term may write.
-    fn check(&self, lease: LeaseKey, replica: ReplicaId, ours: Term) -> Result<(), StoreError> {
-        match self.held(lease) {
-            Some(held) if held.replica == replica && held.term == ours => Ok(()),
-            Some(held) => Err(StoreError::Superseded { ours, current: held.term }),
-            None => {
-                let current = self.last_terms.get(&lease).copied().unwrap_or_default();
-                Err(StoreError::Superseded { ours, current })
-            }
-        }
-    }
-
-    fn settle(&mut self, outcome: Outcome) {
-        self.shared.intents.retain(|intent| intent.id != outcome.intent);
-        self.outcome_order.push_back(outcome.intent);
-        self.outcomes.insert(outcome.intent, outcome);
-        while self.outcome_order.len() > OUTCOMES_KEPT {
-            if let Some(oldest) = self.outcome_order.pop_front() {
-                self.outcomes.remove(&oldest);
-            }
-        }
-    }
-}
+/// Everything a store held at one instant.
+#[derive(Clone, Debug)]
+pub struct Saved(State);
 
 impl MemoryStore {
     /// An empty store.
@@ -120,14 +67,27 @@ impl MemoryStore {
             clock,
             topics: std::array::from_fn(|_| watch::Sender::new(0)),
             health: watch::Sender::new(health),
+            lives: AtomicU64::new(1),
         }
+    }
+
+    /// A copy, for [`MemoryStore::roll_back`].
+    #[must_use]
+    pub fn save(&self) -> Saved {
+        Saved(self.state().clone())
+    }
+
+    /// Goes back to what it was, as a store does whose last writes were lost when another
+    /// server took over. Leases and other lifetimes end when they would have ended then.
+    /// Terms go on above the time, as after [`MemoryStore::flush`].
+    pub fn roll_back(&self, saved: Saved) {
+        *self.state() = State { terms_above: Term(self.clock.now().0), ..saved.0 };
     }
 
     /// Loses everything, as a store does that is restarted without its data.
     pub fn flush(&self) {
-        let mut state = self.state();
-        let incarnation = state.shared.incarnation + 1;
-        *state = State {
+        let incarnation = u128::from(self.lives.fetch_add(1, Ordering::Relaxed) + 1);
+        *self.state() = State {
             shared: Snapshot { incarnation, ..Snapshot::default() },
             terms_above: Term(self.clock.now().0),
             ..State::default()
@@ -164,11 +124,11 @@ impl Store for MemoryStore {
                 Some(held) if held.replica != replica => return Ok(held.answer()),
                 Some(held) => held.term,
                 None => {
-                    let last = state.last_terms.get(&lease).copied().unwrap_or_default();
+                    let last = state.last_term(lease);
                     Term(last.0.max(seen.0).max(state.terms_above.0) + 1)
                 }
             };
-            state.last_terms.insert(lease, term);
+            state.last_terms.insert(lease, (term, Instant::now() + TERMS_FOR));
             state.leases.insert(lease, Held { replica, term, until: Instant::now() + ttl });
             term
         };
@@ -217,6 +177,9 @@ impl Store for MemoryStore {
             state.check(LeaseKey::Leader, leader.replica(), leader.term())?;
             let mut topics = Vec::new();
             if !commit.assignments.is_empty() {
+                let until = Instant::now() + HOSTS_FOR;
+                let assigned = commit.assignments.keys().map(|host| (*host, until));
+                state.assignments_until.extend(assigned);
                 let shared = commit.assignments.into_iter();
                 state.shared.assignments.extend(shared.map(|(host, it)| (host, Arc::new(it))));
                 topics.push(Topic::Assignments);
@@ -249,6 +212,7 @@ impl Store for MemoryStore {
         {
             let mut state = self.state();
             state.check(LeaseKey::Agent(agent.host()), agent.replica(), agent.term())?;
+            state.hosts_until.insert(record.host, Instant::now() + HOSTS_FOR);
             state.shared.hosts.insert(record.host, Arc::new(record));
         }
         self.changed(Topic::Hosts);
@@ -275,6 +239,7 @@ impl Store for MemoryStore {
     async fn record(&self, intent: Intent) -> Result<(), StoreError> {
         {
             let mut state = self.state();
+            state.forget_outcomes();
             let known = state.outcomes.contains_key(&intent.id)
                 || state.shared.intents.iter().any(|waiting| waiting.id == intent.id);
             if known {
@@ -290,12 +255,15 @@ impl Store for MemoryStore {
     }
 
     async fn outcome(&self, intent: IntentId) -> Result<Option<Outcome>, StoreError> {
-        Ok(self.state().outcomes.get(&intent).cloned())
+        let mut state = self.state();
+        state.forget_outcomes();
+        Ok(state.outcomes.get(&intent).cloned())
     }
 
     async fn announce(&self, mut replica: ReplicaRecord, ttl: Duration) -> Result<(), StoreError> {
         let mut state = self.state();
         replica.at = self.clock.now();
+        state.forget_hosts();
         state.replicas_until.insert(replica.replica, Instant::now() + ttl);
         state.shared.replicas.insert(replica.replica, replica);
         Ok(())
@@ -311,7 +279,7 @@ impl Store for MemoryStore {
 
     async fn share(&self, share: BudgetShare) -> Result<Vec<BudgetShare>, StoreError> {
         let mut state = self.state();
-        let (own, until) = (share.replica, Instant::now() + SHARES_KEPT);
+        let (own, until) = (share.replica, Instant::now() + SHARES_FOR);
         state.shares.insert(own, (share, until));
         state.shares.retain(|_, (_, until)| *until > Instant::now());
         let others = state.shares.iter().filter(|(replica, _)| **replica != own);
@@ -319,7 +287,9 @@ impl Store for MemoryStore {
     }
 
     async fn recall(&self, name: &str) -> Result<BTreeMap<String, String>, StoreError> {
-        Ok(self.state().put_by.get(name).cloned().unwrap_or_default())
+        let state = self.state();
+        let kept = state.put_by.get(name).filter(|(_, until)| *until > Instant::now());
+        Ok(kept.map(|(kept, _)| kept.clone()).unwrap_or_default())
     }
 
     async fn put_by(
@@ -330,7 +300,10 @@ impl Store for MemoryStore {
     ) -> Result<(), StoreError> {
         let mut state = self.state();
         state.check(LeaseKey::Leader, leader.replica(), leader.term())?;
-        let kept = state.put_by.entry(name.to_owned()).or_default();
+        state.put_by.retain(|_, (_, until)| *until > Instant::now());
+        let (kept, until) =
+            state.put_by.entry(name.to_owned()).or_insert((BTreeMap::new(), Instant::now()));
+        *until = Instant::now() + PUT_BY_FOR;
         for (key, value) in entries {
             match value {
                 Some(value) => kept.insert(key, value),

@@ -14,7 +14,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Commit, Lease, LeaseKey, Snapshot, Store, StoreError, StoreHealth, Topic};
+use super::{
+    Commit, HOSTS_FOR, INTENTS_MAX, Lease, LeaseKey, OUTCOMES_FOR, OUTCOMES_KEPT, PUT_BY_FOR,
+    SHARES_FOR, Snapshot, Store, StoreError, StoreHealth, TERMS_FOR, Topic,
+};
 use crate::election::{Agency, Leadership};
 use crate::fleet::budget::BudgetShare;
 use crate::fleet::digest::Digest;
@@ -50,19 +53,6 @@ use lease::Fence;
 use link::{Link, Question, Way};
 use script::Scripts;
 
-/// Settled intents kept for whoever asks, and for how long; a client waits seconds.
-const OUTCOMES_KEPT: usize = 1_000;
-const OUTCOMES_FOR: Duration = Duration::from_secs(3600);
-/// Intents that may wait for a leader. More means nobody leads, and a client must be told.
-const INTENTS_MAX: usize = 1_000;
-/// Shares of the GitHub budget older than this say nothing: its limits are per minute.
-const SHARES_FOR: Duration = Duration::from_secs(120);
-/// What is put by is worth little after a week.
-const PUT_BY_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
-/// A term is remembered for longer than any replica sleeps; after that its time makes it grow.
-const TERMS_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
-/// The record of a host that has been silent for so long says nothing.
-const HOSTS_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Snapshots of one process are taken one after the other.
 const TURN_WITHIN: Duration = Duration::from_secs(1);
 

@@ -14,6 +14,5 @@ mod peers;
 mod reads;
 mod replicas;
 mod served;
-mod shared;
 mod world;
 mod writes;

@@ -6,6 +6,5 @@ mod draining;
 mod faults;
 mod leading;
 mod life;
-mod link;
 mod replicas;
 mod world;

@@ -6,13 +6,16 @@
 
 mod clock;
 mod docker;
+mod fault;
 mod gate;
 mod github;
 mod invariants;
+mod older;
 mod plan;
 mod run;
 mod scenarios;
 mod seeds;
+mod shown;
 mod store;
 mod witness;
 mod world;

@@ -5,6 +5,7 @@ mod conformance;
 mod cost;
 mod election;
 mod faults;
+mod memory_only;
 mod records;
 mod redis_only;
 mod scripts;

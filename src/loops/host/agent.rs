@@ -172,6 +172,9 @@ impl AgentLoop {
         if self.reading_due() {
             self.read_assignment(now).await;
         }
+        if self.state.list_due(now) {
+            self.list();
+        }
         // Before the first list nobody knows what runs here already.
         if !self.state.adopted {
             return;
@@ -190,9 +193,6 @@ impl AgentLoop {
             }
             self.state.prune(&assignment);
             self.assignment = Some((assignment, read_at));
-        }
-        if self.state.list_due(now) {
-            self.list();
         }
         let at_rest = self.state.agent.stopping == Stopping::No && self.right == Right::Everything;
         if now >= self.state.sweep_at && at_rest {
@@ -249,7 +249,7 @@ impl AgentLoop {
                 self.follow(found.runner, found.id, running);
             }
             Action::Discard(found) => {
-                if self.state.begin_discard(&found.id) {
+                if self.state.begin_discard(&found) {
                     let scope = self.scope(&found.pool, found.scope.as_ref());
                     let events = self.events.clone();
                     self.host.tracker.spawn(remove::discard(

@@ -49,7 +49,6 @@ pub struct State {
     pub term: Term,
     handles: HashMap<RunnerId, Handle>,
     settling: HashSet<RunnerId>,
-    discarding: HashSet<ContainerId>,
     seq: u64,
     reported_at: Timestamp,
     list_at: Timestamp,
@@ -106,6 +105,7 @@ impl State {
             local: BTreeMap::new(),
             refused: BTreeMap::new(),
             spent: BTreeSet::new(),
+            discarding: BTreeMap::new(),
         };
         let now = host.clock.now();
         Self {
@@ -118,7 +118,6 @@ impl State {
             term: Term(0),
             handles: HashMap::new(),
             settling: HashSet::new(),
-            discarding: HashSet::new(),
             seq: 0,
             reported_at: Timestamp(0),
             list_at: now,

@@ -195,7 +195,8 @@ const REPO_LINKS: [&str; 37] = [
 pub(crate) fn repository(places: &Places, world: &World, repo: &Repo) -> Value {
     let url = format!("{}/repos/{}", places.api, repo.full_name());
     let mut body = Map::new();
-    for link in REPO_LINKS {
+    let links = if world.settings.repository_links { &REPO_LINKS[..] } else { &[] };
+    for link in links {
         body.insert(format!("{link}_url"), format!("{url}/{link}").into());
     }
     let owner_kind = if world.org(&repo.owner).is_some() { "Organization" } else { "User" };

@@ -31,6 +31,9 @@ pub struct Settings {
     pub group_allows_public: bool,
     /// Base URL the JIT configuration names; absent: the `Host` of the minting request.
     pub runner_url: Option<String>,
+    /// Whether repositories are shown with the forty links GitHub adds to each, also inside
+    /// every run: most of an answer's size. A simulation of thousands of runs does without.
+    pub repository_links: bool,
     /// Which UNVERIFIED assumptions are switched to their hostile variant.
     pub hostile: Variants,
 }
@@ -50,6 +53,7 @@ impl Default for Settings {
             stale_seconds: 0,
             group_allows_public: false,
             runner_url: None,
+            repository_links: true,
             hostile: Variants::default(),
         }
     }

@@ -158,7 +158,7 @@ async fn while_the_store_is_away_what_was_known_is_shown_as_stale() {
         (&before["stale"], before["replicas"].as_array().unwrap().len()),
         (&json!(false), 2)
     );
-    second.store.goes_away();
+    second.store.way.cut(true);
     for path in READS {
         let answer = second.get(path).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text);
@@ -215,7 +215,7 @@ async fn records_that_cannot_be_read_are_told_with_their_keys() {
     let (first, _second) = unserved_pair(&Setup::default(), &Setup::default()).await;
     let key = "{ro:demo}:host:77".to_owned();
     let problem = "version 9 is newer than this program".to_owned();
-    first.store.unreadable.lock().unwrap().push(Unreadable { key, problem });
+    first.store.way.unreadable.lock().unwrap().push(Unreadable { key, problem });
     let known = |body: &Value| body["store"]["unreadable"].as_array().unwrap().len() == 1;
     let status = first.until("/api/v1/status", known).await;
     assert_eq!(status["store"]["unreadable"][0]["key"], "{ro:demo}:host:77");
@@ -228,12 +228,12 @@ async fn records_that_cannot_be_read_are_told_with_their_keys() {
 #[tokio::test]
 async fn the_stores_own_trouble_is_named_and_awaited() {
     let world = led().await;
-    world.store.warn("maxmemory-policy is allkeys-lru; set it to noeviction");
+    world.store.way.warn("maxmemory-policy is allkeys-lru; set it to noeviction");
     let told = degraded(&world.get("/readyz").await.json, "store");
     assert!(told[0].ends_with("\"set it to noeviction\""), "{told:?}");
     let metrics = world.get("/api/v1/metrics").await.text;
     assert!(metrics.contains("orchestrator_cluster_store_warnings 1\n"), "{metrics}");
-    world.store.reachable(None);
+    world.store.way.reachable(None);
     let waiting = world.get("/readyz").await;
     waiting.is_problem(503, "starting");
     assert!(waiting.text.contains("the store"), "{}", waiting.text);

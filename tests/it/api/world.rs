@@ -44,11 +44,15 @@ use tower::ServiceExt;
 use uuid::Uuid;
 
 use super::edges::{CountingDocker, CountingGitHub};
-use super::shared::SeenStore;
+use crate::it::support::cable::Cable;
+use crate::it::support::reached_store::ReachedStore;
 
 pub(super) const MARK: &str = "demo";
 pub(super) const IMAGE: &str = "apex-runner:local";
 pub(super) const REPO: &str = "acme/demo";
+
+/// The in-process store as one of several replicas sees it.
+type SeenStore = ReachedStore<Cable>;
 
 /// Everything a test may turn.
 pub(super) struct World {
@@ -110,7 +114,7 @@ pub(super) async fn pair(first: Setup, second: Setup) -> (World, World) {
 pub(super) async fn unserved_pair(first: &Setup, second: &Setup) -> (World, World) {
     let clock = Arc::new(SystemClock::new());
     let store = Arc::new(MemoryStore::new(clock.clone()));
-    let seen = || Arc::new(SeenStore::new(store.clone(), true));
+    let seen = || Arc::new(SeenStore::new(store.clone(), Cable::new(true)));
     let mut first = World::on(first, clock.clone(), seen(), 1);
     let mut second = World::on(second, clock, seen(), 2);
     for world in [&mut first, &mut second] {
@@ -133,7 +137,7 @@ impl World {
     pub(super) fn new(setup: &Setup) -> Self {
         let clock = Arc::new(SystemClock::new());
         let store = Arc::new(MemoryStore::new(clock.clone()));
-        Self::on(setup, clock, Arc::new(SeenStore::new(store, false)), 1)
+        Self::on(setup, clock, Arc::new(SeenStore::new(store, Cable::new(false))), 1)
     }
 
     /// The replica with the host of this number.

@@ -30,8 +30,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::link::Link;
 use super::world::{CLUSTER, IMAGE, REPO, World, pool};
+use crate::it::support::cable::Cable;
+use crate::it::support::reached_store::ReachedStore;
 
 /// What outlives the replicas.
 pub(super) struct Cluster {
@@ -47,7 +48,7 @@ pub(super) struct Cluster {
 
 struct Replica {
     handle: Handle,
-    link: Arc<Link>,
+    store: Arc<ReachedStore<Cable>>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     run: JoinSet<Result<(), LoopDied>>,
@@ -111,11 +112,11 @@ impl Cluster {
         };
         let github = RestGitHub::in_process(settings, self.sim.router(), clock.clone()).unwrap();
         let metrics = Arc::new(Metrics::new(&[], &[]).unwrap());
-        let link = Arc::new(Link::new(self.store.clone()));
+        let store = Arc::new(ReachedStore::new(self.store.clone(), Cable::new(true)));
         let edges = Edges {
             docker: Arc::new(MeasuredDocker::new(docker.clone(), metrics.clone())),
             github: Arc::new(github),
-            store: link.clone(),
+            store: store.clone(),
             clock,
             metrics: metrics.clone(),
         };
@@ -137,7 +138,7 @@ impl Cluster {
         let (handle, stop) = (app.handle(), CancellationToken::new());
         let mut run = JoinSet::new();
         run.spawn(app.run(stop.clone()));
-        self.replicas.insert(number, Replica { handle, link, metrics, stop, run });
+        self.replicas.insert(number, Replica { handle, store, metrics, stop, run });
         number
     }
 
@@ -155,7 +156,7 @@ impl Cluster {
 
     /// Cuts a replica off from the store, or joins it again.
     pub(super) fn cut(&self, replica: usize, cut: bool) {
-        self.replicas[&replica].link.cut(cut);
+        self.replicas[&replica].store.way.cut(cut);
     }
 
     pub(super) fn all(&self) -> Vec<usize> {

@@ -96,6 +96,7 @@ pub(crate) fn agent(room: u32, stopping: u8, spent: &BTreeSet<u128>) -> Agent {
         local: BTreeMap::new(),
         refused: BTreeMap::new(),
         spent: spent.iter().map(|id| RunnerId(Uuid::from_u128(*id))).collect(),
+        discarding: BTreeMap::new(),
     }
 }
 

@@ -82,6 +82,7 @@ impl Daemon {
             local: BTreeMap::new(),
             refused: BTreeMap::new(),
             spent: BTreeSet::new(),
+            discarding: BTreeMap::new(),
         };
         Self {
             agent,

@@ -1,6 +1,8 @@
 //! One machine's clock, right or wrong, which follows the store's; and ids from the seed.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use runner_orchestrator::clock::{Clock, SharedClock};
 use runner_orchestrator::fleet::time::Timestamp;
@@ -11,26 +13,30 @@ use uuid::Uuid;
 /// When every simulation begins, in milliseconds since 1970.
 pub(super) const EPOCH_MS: u64 = 1_767_322_800_000;
 
-/// A wall clock that shows `wall_ahead_ms` more than the time, in tokio's paused time.
+/// A wall clock that shows `off_ms` more than the time, in tokio's paused time.
 #[derive(Debug)]
 pub(super) struct SeededClock {
     course: SharedClock,
     began: Instant,
-    wall_ahead_ms: u64,
+    off_ms: AtomicI64,
     ids: Mutex<Random>,
 }
 
 impl SeededClock {
     /// A right clock of the world that began at `began`.
     pub(super) fn new(began: Instant, ids: Random) -> Self {
-        Self::ahead(began, 0, ids)
+        Self::off(began, 0, ids)
     }
 
-    /// One that is ahead when its process starts.
-    pub(super) fn ahead(began: Instant, wall_ahead_ms: u64, ids: Random) -> Self {
-        let now = Timestamp(EPOCH_MS + wall_ahead_ms) + began.elapsed();
-        let course = SharedClock::starting_at(now);
-        Self { course, began, wall_ahead_ms, ids: Mutex::new(ids) }
+    /// One that is wrong when its process starts: ahead by so much, or behind.
+    pub(super) fn off(began: Instant, off_ms: i64, ids: Random) -> Self {
+        let course = SharedClock::starting_at(shown(began, off_ms));
+        Self { course, began, off_ms: AtomicI64::new(off_ms), ids: Mutex::new(ids) }
+    }
+
+    /// Somebody sets the machine's clock.
+    pub(super) fn set_off(&self, off_ms: i64) {
+        self.off_ms.store(off_ms, Ordering::Relaxed);
     }
 
     fn sixteen_bytes(&self) -> [u8; 16] {
@@ -46,11 +52,15 @@ impl Clock for SeededClock {
     }
 
     fn wall(&self) -> Timestamp {
-        Timestamp(EPOCH_MS + self.wall_ahead_ms) + self.began.elapsed()
+        shown(self.began, self.off_ms.load(Ordering::Relaxed))
     }
 
     fn heed(&self, time: Timestamp, at: Instant) {
         self.course.heed(time, at);
+    }
+
+    fn begin(&self, time: Timestamp, at: Instant) {
+        self.course.begin(time, at);
     }
 
     fn ordered_id(&self) -> Uuid {
@@ -61,4 +71,10 @@ impl Clock for SeededClock {
     fn random_id(&self) -> Uuid {
         uuid::Builder::from_random_bytes(self.sixteen_bytes()).into_uuid()
     }
+}
+
+fn shown(began: Instant, off_ms: i64) -> Timestamp {
+    let off = Duration::from_millis(off_ms.unsigned_abs());
+    let right = Timestamp(EPOCH_MS) + began.elapsed();
+    if off_ms < 0 { right - off } else { right + off }
 }

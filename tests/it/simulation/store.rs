@@ -2,29 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use runner_orchestrator::election::{Agency, Leadership};
-use runner_orchestrator::fleet::budget::BudgetShare;
-use runner_orchestrator::fleet::digest::Digest;
-use runner_orchestrator::fleet::host::{Assignment, HostRecord};
-use runner_orchestrator::fleet::id::{HostId, IntentId, ReplicaId, Term};
-use runner_orchestrator::fleet::intent::{Intent, Operator, Outcome};
-use runner_orchestrator::fleet::replica::ReplicaRecord;
-use runner_orchestrator::fleet::time::Timestamp;
 use runner_orchestrator::sim::random::Random;
 use runner_orchestrator::store::memory::MemoryStore;
-use runner_orchestrator::store::{
-    Commit, Lease, LeaseKey, Snapshot, Store, StoreError, StoreHealth, Topic,
-};
+use runner_orchestrator::store::{Lease, Store, StoreError, StoreHealth, Topic};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
 use super::gate::{Gate, Moment, Point, lock};
+use super::older;
 use super::witness::Witness;
+use crate::it::support::reached_store::{Call, Done, ReachedStore, Read, Sent, Way};
 
 /// The client's own limit: every call ends within it.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
@@ -51,6 +43,7 @@ pub(super) enum Trouble {
 pub(super) struct Link {
     state: Mutex<LinkState>,
     tasks: TaskTracker,
+    health: watch::Sender<StoreHealth>,
 }
 
 #[derive(Debug)]
@@ -76,7 +69,20 @@ enum Lot {
 impl Link {
     pub(super) fn new(seeds: Random, tasks: TaskTracker) -> Self {
         let state = LinkState { random: BTreeMap::new(), seeds, trouble: None };
-        Self { state: Mutex::new(state), tasks }
+        let reachable = Some(Ok(()));
+        let health = StoreHealth { kind: "model", shared: true, reachable, warnings: Vec::new() };
+        Self { state: Mutex::new(state), tasks, health: watch::Sender::new(health) }
+    }
+
+    /// How the last call went.
+    fn went<T>(&self, answer: &Result<T, StoreError>) {
+        let reachable = match answer {
+            Err(error @ (StoreError::Timeout { .. } | StoreError::Unavailable { .. })) => {
+                Err(error.to_string())
+            }
+            _ => Ok(()),
+        };
+        self.health.send_modify(|health| health.reachable = Some(reachable));
     }
 
     pub(super) fn set(&self, trouble: Option<Trouble>) {
@@ -88,6 +94,11 @@ impl Link {
         lock(&self.state).trouble.is_none()
     }
 
+    /// Whether some of what is asked is carried out without an answer.
+    pub(super) fn is_flaky(&self) -> bool {
+        lock(&self.state).trouble == Some(Trouble::Flaky)
+    }
+
     fn draw(&self, action: &'static str, writes: bool) -> (Duration, Lot, Duration) {
         let LinkState { random, seeds, trouble } = &mut *lock(&self.state);
         let random = random.entry(action).or_insert_with(|| {
@@ -96,7 +107,8 @@ impl Link {
             Random::seeded(seeds.clone().bits() ^ hash.finish())
         });
         let mut ms = |most: usize| Duration::from_millis(random.below(most) as u64);
-        let (before, after) = (ms(3), ms(2));
+        // One wait a call, where its length means nothing: waits are much of a run's work.
+        let (before, after) = (ms(4), Duration::ZERO);
         let lot = match trouble {
             Some(Trouble::Unreachable) => Lot::Unreachable,
             Some(Trouble::BlackHole) => Lot::RequestLost,
@@ -115,43 +127,75 @@ impl Link {
     }
 }
 
-/// The store as one process reaches it.
+/// One process's way to the store: the network's troubles, its own stops and death, and the
+/// witness who sees what takes effect.
 #[derive(Debug)]
-pub(super) struct FaultyStore {
-    inner: Arc<MemoryStore>,
-    link: Arc<Link>,
-    gate: Arc<Gate>,
-    witness: Arc<Witness>,
-    replica: usize,
+pub(super) struct Faulty {
+    pub(super) link: Arc<Link>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) witness: Arc<Witness>,
+    pub(super) replica: usize,
+    /// Its process is of the release before.
+    pub(super) older: bool,
     /// One channel for each listener: a shared one would wake them in random order.
-    listeners: Mutex<Vec<(Topic, watch::Sender<u64>)>>,
+    pub(super) listeners: Mutex<Vec<(Topic, watch::Sender<u64>)>>,
+    pub(super) order: Arc<Order>,
 }
 
-impl FaultyStore {
-    pub(super) fn new(
-        inner: Arc<MemoryStore>,
-        link: Arc<Link>,
-        gate: Arc<Gate>,
-        witness: Arc<Witness>,
-        replica: usize,
-    ) -> Self {
-        Self { inner, link, gate, witness, replica, listeners: Mutex::default() }
+/// The writes of one process that replace a whole record take effect in the order in which
+/// they were sent: the store numbers them. One that comes after a later one changes nothing.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    sent: AtomicU64,
+    newest: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Order {
+    fn number(&self) -> u64 {
+        self.sent.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Whether this write still counts.
+    fn counts(&self, call: Call, number: u64) -> bool {
+        if !matches!(call.action, "writing a plan" | "publishing a turn" | "reporting a host") {
+            return true;
+        }
+        let mut newest = lock(&self.newest);
+        let newest = newest.entry(call.action).or_default();
+        let counts = *newest < number;
+        *newest = number.max(*newest);
+        counts
+    }
+}
+
+/// The store as one process reaches it.
+pub(super) type FaultyStore = ReachedStore<Faulty>;
+
+/// The steps at which a process may be told to die.
+fn point(call: Call) -> Option<Point> {
+    match call.action {
+        "writing a plan" => Some(Point::Commit),
+        "reporting a host" => Some(Point::Report),
+        "taking a lease" => Some(Point::Acquire),
+        _ => None,
+    }
+}
+
+impl Faulty {
     /// Passes the store's hints on while the way is well; a hint that is lost is lost. Each
     /// replica hears them at a millisecond of its own, in an order that a seed repeats.
-    pub(super) fn hints(self: &Arc<Self>) -> JoinSet<()> {
+    pub(super) fn hints(self: &Arc<Self>, store: &MemoryStore) -> JoinSet<()> {
         let mut hints = JoinSet::new();
         for topic in Topic::ALL {
-            let store = Arc::clone(self);
-            let mut changes = self.inner.changes(topic);
+            let way = Arc::clone(self);
+            let mut changes = store.changes(topic);
             hints.spawn(async move {
-                let way = Duration::from_millis(1 + store.replica as u64);
+                let takes = Duration::from_millis(1 + way.replica as u64);
                 while changes.changed().await.is_ok() {
-                    tokio::time::sleep(way).await;
-                    if store.link.is_well() {
-                        store.gate.pass().await;
-                        store.hint(topic);
+                    tokio::time::sleep(takes).await;
+                    if way.link.is_well() {
+                        way.gate.pass().await;
+                        way.hint(topic);
                     }
                 }
             });
@@ -165,15 +209,19 @@ impl FaultyStore {
         }
     }
 
-    async fn call<T: Send + 'static>(
+    async fn cross<T: Send + 'static>(
         &self,
-        action: &'static str,
-        writes: bool,
+        call: Call,
         effect: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.gate.pass().await;
+        let Call { action, writes } = call;
         let (before, lot, after) = self.link.draw(action, writes);
+        let (order, number) = (self.order.clone(), self.order.number());
         pause(before).await;
+        if matches!(lot, Lot::Carried | Lot::AnswerLost) {
+            self.order.counts(call, number);
+        }
         let answer = match lot {
             Lot::Carried => effect.await,
             Lot::Unreachable => {
@@ -190,29 +238,21 @@ impl FaultyStore {
                 given_up(action).await
             }
             Lot::Late(late) => {
-                let effect = Box::pin(effect);
+                let (effect, witness) = (Box::pin(effect), self.witness.clone());
                 self.link.tasks.spawn(async move {
                     tokio::time::sleep(ANSWER_LIMIT + late).await;
-                    let _ = effect.await;
+                    if order.counts(call, number) {
+                        let _ = effect.await;
+                    } else {
+                        witness.reached("a write came after a later one");
+                    }
                 });
                 given_up(action).await
             }
         };
         pause(after).await;
         self.gate.pass().await;
-        answer
-    }
-
-    /// A call that is one of the steps at which a process may die.
-    async fn step<T: Send + 'static>(
-        &self,
-        point: Point,
-        action: &'static str,
-        effect: impl Future<Output = Result<T, StoreError>> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.gate.at(point, Moment::Before).await;
-        let answer = self.call(action, true, effect).await;
-        self.gate.at(point, Moment::After).await;
+        self.link.went(&answer);
         answer
     }
 }
@@ -228,152 +268,73 @@ async fn given_up<T>(action: &'static str) -> Result<T, StoreError> {
     Err(StoreError::Timeout { action, timeout_ms: 1_000 })
 }
 
-#[async_trait]
-impl Store for FaultyStore {
-    async fn acquire(
+impl Way for Faulty {
+    async fn carry<T: Send + 'static>(
         &self,
-        lease: LeaseKey,
-        replica: ReplicaId,
-        seen: Term,
-        ttl: Duration,
-    ) -> Result<Lease, StoreError> {
-        let (inner, witness, who) = (self.inner.clone(), self.witness.clone(), self.replica);
-        let effect = async move {
-            let answer = inner.acquire(lease, replica, seen, ttl).await;
-            if let Ok(Lease::Ours { term }) = answer {
-                witness.lease_taken(who, lease, replica, term);
-            }
-            answer
-        };
-        self.step(Point::Acquire, "taking a lease", effect).await
+        call: Call,
+        effect: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let Some(point) = point(call) else { return self.cross(call, effect).await };
+        self.gate.at(point, Moment::Before).await;
+        let answer = self.cross(call, effect).await;
+        self.gate.at(point, Moment::After).await;
+        answer
     }
 
-    async fn renew(
-        &self,
-        lease: LeaseKey,
-        replica: ReplicaId,
-        term: Term,
-        ttl: Duration,
-    ) -> Result<Lease, StoreError> {
-        let inner = self.inner.clone();
-        let effect = async move { inner.renew(lease, replica, term, ttl).await };
-        self.call("renewing a lease", true, effect).await
-    }
-
-    async fn release(
-        &self,
-        lease: LeaseKey,
-        replica: ReplicaId,
-        term: Term,
-    ) -> Result<(), StoreError> {
-        self.witness.lease_given_up(self.replica, lease);
-        let inner = self.inner.clone();
-        let effect = async move { inner.release(lease, replica, term).await };
-        self.call("releasing a lease", true, effect).await
-    }
-
-    async fn commit(&self, leader: &Leadership, commit: Commit) -> Result<(), StoreError> {
-        self.witness.leads(self.replica, leader);
-        let (inner, witness, who) = (self.inner.clone(), self.witness.clone(), self.replica);
-        let leader = leader.clone();
-        let effect = async move {
-            let answer = inner.commit(&leader, commit.clone()).await;
-            witness.committed(who, &leader, &commit, &answer);
-            answer
-        };
-        self.step(Point::Commit, "writing a plan", effect).await
-    }
-
-    async fn publish(&self, leader: &Leadership, digest: Digest) -> Result<(), StoreError> {
-        self.witness.leads(self.replica, leader);
-        let (inner, leader) = (self.inner.clone(), leader.clone());
-        let witness = self.witness.clone();
-        let effect = async move {
-            let answer = inner.publish(&leader, digest).await;
-            if answer.is_ok() {
-                witness.leader_wrote(&leader);
-            }
-            answer
-        };
-        self.call("publishing a turn", true, effect).await
-    }
-
-    async fn report(&self, agent: &Agency, record: HostRecord) -> Result<(), StoreError> {
-        let (inner, witness, who) = (self.inner.clone(), self.witness.clone(), self.replica);
-        let agent = agent.clone();
-        let effect = async move {
-            let answer = inner.report(&agent, record.clone()).await;
-            if answer.is_ok() {
-                witness.reported(who, &agent, &record);
-            }
-            answer
-        };
-        self.step(Point::Report, "reporting a host", effect).await
-    }
-
-    async fn assignment(&self, host: HostId) -> Result<Assignment, StoreError> {
-        let inner = self.inner.clone();
-        self.call("reading an assignment", false, async move { inner.assignment(host).await }).await
-    }
-
-    async fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let inner = self.inner.clone();
-        self.call("reading everything", false, async move { inner.snapshot().await }).await
-    }
-
-    async fn record(&self, intent: Intent) -> Result<(), StoreError> {
-        let inner = self.inner.clone();
-        self.call("recording an intent", true, async move { inner.record(intent).await }).await
-    }
-
-    async fn outcome(&self, intent: IntentId) -> Result<Option<Outcome>, StoreError> {
-        let inner = self.inner.clone();
-        self.call("reading an outcome", false, async move { inner.outcome(intent).await }).await
-    }
-
-    async fn announce(&self, replica: ReplicaRecord, ttl: Duration) -> Result<(), StoreError> {
-        let inner = self.inner.clone();
-        self.call("announcing", true, async move { inner.announce(replica, ttl).await }).await
-    }
-
-    async fn restore(&self, operator: &Operator) -> Result<(), StoreError> {
-        let (inner, operator) = (self.inner.clone(), operator.clone());
-        self.call("restoring", true, async move { inner.restore(&operator).await }).await
-    }
-
-    async fn share(&self, share: BudgetShare) -> Result<Vec<BudgetShare>, StoreError> {
-        let inner = self.inner.clone();
-        self.call("sharing the budget", true, async move { inner.share(share).await }).await
-    }
-
-    async fn recall(&self, name: &str) -> Result<BTreeMap<String, String>, StoreError> {
-        let (inner, name) = (self.inner.clone(), name.to_owned());
-        self.call("recalling", false, async move { inner.recall(&name).await }).await
-    }
-
-    async fn put_by(
-        &self,
-        leader: &Leadership,
-        name: &str,
-        entries: BTreeMap<String, Option<String>>,
-    ) -> Result<(), StoreError> {
-        let (inner, leader, name) = (self.inner.clone(), leader.clone(), name.to_owned());
-        let effect = async move { inner.put_by(&leader, &name, entries).await };
-        self.call("putting by", true, effect).await
-    }
-
-    fn changes(&self, topic: Topic) -> watch::Receiver<u64> {
+    fn changes(&self, _store: &MemoryStore, topic: Topic) -> watch::Receiver<u64> {
         let (listener, changes) = watch::channel(0);
         lock(&self.listeners).push((topic, listener));
         changes
     }
 
-    fn health(&self) -> watch::Receiver<StoreHealth> {
-        self.inner.health()
+    fn health(&self, _store: &MemoryStore) -> watch::Receiver<StoreHealth> {
+        self.link.health.subscribe()
     }
 
-    async fn now(&self) -> Result<Timestamp, StoreError> {
-        let inner = self.inner.clone();
-        self.call("asking the time", false, async move { inner.now().await }).await
+    fn sends(&self, sent: Sent<'_>) {
+        match sent {
+            Sent::Release(lease) => self.witness.lease_given_up(self.replica, lease),
+            Sent::Commit(leader, commit) => {
+                self.witness.leads(self.replica, leader);
+                if self.older {
+                    older::commit(commit);
+                }
+            }
+            Sent::Digest(leader, digest) => {
+                self.witness.leads(self.replica, leader);
+                if self.older {
+                    *digest = older::digest(digest);
+                }
+            }
+            Sent::Report(record) if self.older => *record = older::report(record),
+            Sent::Announcement(replica) if self.older => older::announcement(replica),
+            Sent::Report(_) | Sent::Announcement(_) => (),
+        }
+    }
+
+    fn did(&self, done: Done<'_>) {
+        let (witness, who) = (&self.witness, self.replica);
+        match done {
+            Done::Acquired(lease, replica, Ok(Lease::Ours { term })) => {
+                witness.lease_taken(who, lease, replica, *term);
+            }
+            Done::Committed(leader, commit, answer) => {
+                witness.committed(who, leader, commit, answer);
+            }
+            Done::Published(leader, Ok(())) => witness.leader_wrote(leader),
+            Done::Reported(agent, record, Ok(())) => witness.reported(who, agent, record),
+            Done::Restored => witness.reached("the operator's state was written back"),
+            Done::Acquired(..) | Done::Published(..) | Done::Reported(..) => (),
+        }
+    }
+
+    fn reads(&self, read: Read<'_>) {
+        if !self.older {
+            return;
+        }
+        match read {
+            Read::Assignment(assignment) => *assignment = older::read(assignment),
+            Read::Snapshot(snapshot) => older::read_all(snapshot),
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! can be judged at the moment of an effect, and which situations were reached.
 
 mod hosts;
+mod operator;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -10,14 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use runner_orchestrator::election::{Agency, Leadership};
-use runner_orchestrator::fleet::host::HostRecord;
+use runner_orchestrator::fleet::host::{HostRecord, RECORD_VERSION};
 use runner_orchestrator::fleet::id::{ContainerId, HostId, ReplicaId, RunnerId, Term};
 use runner_orchestrator::fleet::intent::Operator;
 use runner_orchestrator::fleet::runner::RunnerPhase;
 use runner_orchestrator::sim::github::SimGitHub;
-use runner_orchestrator::store::{Commit, LeaseKey, StoreError};
+use runner_orchestrator::store::{Commit, LeaseKey, Snapshot, StoreError};
 use tokio::time::Instant;
 
+use self::operator::Asked;
 use super::gate::lock;
 
 /// Lines of the trace shown when a seed fails.
@@ -50,6 +52,7 @@ pub(super) struct State {
     /// The highest term in which something was written, and by whom.
     top: Option<(Term, ReplicaId)>,
     operator: Operator,
+    asked: Asked,
     assigned: BTreeMap<HostId, BTreeSet<RunnerId>>,
     /// When each host's last report was taken in.
     reported_at: BTreeMap<HostId, Instant>,
@@ -191,6 +194,19 @@ impl Witness {
         state.assigned.clear();
     }
 
+    /// The store is again as it was: what is compared with its content goes back too.
+    pub(super) fn went_back(&self, to: &Snapshot) {
+        let mut state = self.state();
+        state.operator = to.operator.clone();
+        let assigned = to.assignments.iter();
+        let assigned: BTreeMap<HostId, BTreeSet<RunnerId>> =
+            assigned.map(|(host, a)| (*host, a.runners.keys().copied().collect())).collect();
+        if state.assigned != assigned {
+            state.reached.insert("the store went back over a leader's plan");
+        }
+        state.assigned = assigned;
+    }
+
     /// The processes whose right to lead holds by their own clocks.
     pub(super) fn leading(&self) -> Vec<usize> {
         let state = self.state();
@@ -233,6 +249,10 @@ impl Witness {
             Err(_) => return,
         }
         self.leader_wrote(leader);
+        self.carries_out(commit);
+        if commit.assignments.values().any(|assignment| assignment.version < RECORD_VERSION) {
+            self.reached("a replica of the release before led");
+        }
         let mut placed = Vec::new();
         let mut retiring = 0;
         {
@@ -274,6 +294,9 @@ impl Witness {
         }
         let mut state = self.state();
         state.reported_at.insert(record.host, Instant::now());
+        if record.version < RECORD_VERSION {
+            state.reached.insert("reports of two record versions were in the store");
+        }
     }
 
     /// How long the store has had no report of the host behind a daemon.

@@ -4,20 +4,16 @@
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn};
 use axum::response::IntoResponse;
-use runner_orchestrator::app::{App, Edges, LoopDied, Settings};
+use runner_orchestrator::api::reading::Reading;
+use runner_orchestrator::app::{App, Edges, Handle, LoopDied};
 use runner_orchestrator::docker::{ContainerState, Docker, RunnerContainer};
-use runner_orchestrator::fleet::id::{
-    BootId, ClusterMark, HostId, ReplicaId, RepoName, RunnerId, RunnerName,
-};
-use runner_orchestrator::fleet::policy::Policy;
-use runner_orchestrator::fleet::pool::{Resources, Scope};
+use runner_orchestrator::fleet::id::{ClusterMark, ReplicaId};
 use runner_orchestrator::github::{Credentials, GitHubSettings, RestGitHub};
-use runner_orchestrator::loops::announce::Peers;
-use runner_orchestrator::loops::host::Shutdown;
 use runner_orchestrator::sim::docker::{ModelDocker, ModelSettings};
 use runner_orchestrator::sim::github::{
     PlantedRunners, Settings as GitHubModel, SimGitHub, SimOptions, TokenSpec,
@@ -32,13 +28,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::settings::{foreign, settings_of};
 use super::clock::{EPOCH_MS, SeededClock};
 use super::docker::WatchedDocker;
 use super::gate::Gate;
 use super::github::{GatedGitHub, Uplink};
 use super::plan::Layout;
-use super::store::{FaultyStore, Link};
+use super::store::{Faulty, FaultyStore, Link};
 use super::witness::Witness;
+
+mod settings;
 
 pub(super) const REPO: &str = "acme/repo-1";
 const CLUSTER: &str = "simulation";
@@ -58,6 +57,8 @@ pub(super) fn mark() -> ClusterMark {
 pub(super) struct World {
     pub(super) witness: Arc<Witness>,
     pub(super) github: SimGitHub,
+    /// GitHub's API, built once: every process and every host reaches it.
+    router: Router,
     pub(super) store: Arc<MemoryStore>,
     pub(super) daemons: Vec<Arc<ModelDocker>>,
     pub(super) uplinks: Vec<Arc<Uplink>>,
@@ -73,15 +74,20 @@ pub(super) struct World {
 pub(super) struct Replica {
     pub(super) daemon: usize,
     pub(super) link: Arc<Link>,
+    /// How wrong this machine's clock is beside what the layout makes of it.
+    off_ms: i64,
     pub(super) life: Option<Life>,
 }
 
 /// One process.
 pub(super) struct Life {
     pub(super) gate: Arc<Gate>,
+    clock: Arc<SeededClock>,
+    handle: Handle,
+    /// The store answered when it started, so that it goes by the store's time.
+    heard_the_time: bool,
     stop: CancellationToken,
     run: JoinSet<Result<(), LoopDied>>,
-    process: ReplicaId,
     _hints: JoinSet<()>,
     pub(super) stopping: bool,
 }
@@ -95,6 +101,7 @@ impl World {
             settings: GitHubModel {
                 lost_after_ms: 120_000,
                 pickup_deadline_ms: 20_000,
+                repository_links: false,
                 ..GitHubModel::default()
             },
             start_epoch_ms: Some(EPOCH_MS),
@@ -109,6 +116,7 @@ impl World {
         let mut world = Self {
             witness: Witness::new(github.clone(), verbose),
             store: Arc::new(MemoryStore::shared(clock)),
+            router: github.router(),
             github,
             daemons: Vec::new(),
             uplinks: Vec::new(),
@@ -126,7 +134,7 @@ impl World {
             let random = Random::seeded(world.seeds.bits());
             let link = Arc::new(Link::new(random, world.tasks.clone()));
             let daemon = replica % world.layout.daemons;
-            world.replicas.push(Replica { daemon, link, life: None });
+            world.replicas.push(Replica { daemon, link, off_ms: 0, life: None });
         }
         let stranger = PlantedRunners {
             name_prefix: STRANGER.to_owned(),
@@ -141,7 +149,7 @@ impl World {
     async fn add_daemon(&mut self) {
         let uplink = Arc::new(Uplink::new(true));
         let cut = uplink.clone();
-        let router = self.github.router().layer(from_fn(move |request: Request, next: Next| {
+        let router = self.router.clone().layer(from_fn(move |request: Request, next: Next| {
             let uplink = cut.clone();
             async move {
                 tokio::select! { biased;
@@ -177,18 +185,19 @@ impl World {
             return;
         }
         self.witness.note(format_args!("r{index}: starts"));
+        let mut skew = Random::seeded(self.seeds.bits());
+        let off_ms = self.off_ms(index, &mut skew);
         let mut random = || Random::seeded(self.seeds.bits());
-        let mut skew = random();
-        let ahead = if self.layout.clocks_differ { skew.below(20_000) as u64 } else { 0 };
-        let clock = Arc::new(SeededClock::ahead(self.began, ahead, random()));
+        let clock = Arc::new(SeededClock::off(self.began, off_ms, random()));
         let gate = Arc::new(Gate::new());
         let replica = &mut self.replicas[index];
+        let heard_the_time = replica.link.is_well();
         let daemon = replica.daemon;
         let settings = GitHubSettings {
             api_url: "http://sim.invalid/api/v3".to_owned(),
             credentials: Credentials::Token(CANARY.into()),
         };
-        let client = RestGitHub::in_process(settings, self.github.router(), clock.clone()).unwrap();
+        let client = RestGitHub::in_process(settings, self.router.clone(), clock.clone()).unwrap();
         let github = GatedGitHub {
             inner: client,
             gate: gate.clone(),
@@ -206,27 +215,47 @@ impl World {
             lag: Mutex::new(random()),
             tasks: self.tasks.clone(),
         };
-        let store = Arc::new(FaultyStore::new(
-            self.store.clone(),
-            replica.link.clone(),
-            gate.clone(),
-            self.witness.clone(),
-            index,
-        ));
-        let hints = store.hints();
+        let way = Faulty {
+            link: replica.link.clone(),
+            gate: gate.clone(),
+            witness: self.witness.clone(),
+            replica: index,
+            older: self.layout.older == Some(index),
+            listeners: Mutex::default(),
+            order: Arc::default(),
+        };
+        let store = Arc::new(FaultyStore::new(self.store.clone(), way));
+        let hints = store.way.hints(&self.store);
         let edges = Edges {
             docker: Arc::new(docker),
             github: Arc::new(github),
             store,
-            clock,
+            clock: clock.clone(),
             metrics: Arc::new(Metrics::new(&[], &[]).unwrap()),
         };
         let app = App::start(edges, settings_of(&self.layout, index));
-        let process = app.handle().replica;
+        let handle = app.handle();
         let stop = CancellationToken::new();
         let mut run = JoinSet::new();
         run.spawn(app.run(stop.clone()));
-        replica.life = Some(Life { gate, stop, run, process, _hints: hints, stopping: false });
+        replica.life = Some(Life {
+            gate,
+            clock,
+            handle,
+            heard_the_time,
+            stop,
+            run,
+            _hints: hints,
+            stopping: false,
+        });
+    }
+
+    /// How wrong a machine's clock is when a process starts there. Until that hears the store
+    /// it has no other clock, and what it stamps by it stays: then the clock is right here.
+    fn off_ms(&self, index: usize, skew: &mut Random) -> i64 {
+        let skew_ms = if self.layout.clocks_differ { skew.below(20_000) } else { 0 };
+        let replica = &self.replicas[index];
+        if replica.link.is_well() { replica.off_ms + i64::try_from(skew_ms).unwrap() } else { 0 }
     }
 
     /// kill -9: nothing of it gets another word in.
@@ -243,6 +272,15 @@ impl World {
         if let Some(life) = self.replicas[index].life.as_ref().filter(|life| !life.gate.is_open()) {
             self.witness.resumed(index);
             life.gate.go_on();
+        }
+    }
+
+    /// Sets a machine's clock wrong by so much, or right.
+    pub(super) fn set_clock(&mut self, index: usize, off_ms: i64) {
+        let replica = &mut self.replicas[index];
+        replica.off_ms = off_ms;
+        if let Some(life) = &replica.life {
+            life.clock.set_off(off_ms);
         }
     }
 
@@ -285,7 +323,7 @@ impl World {
 
     /// The id of the process that runs there.
     pub(super) fn process(&self, index: usize) -> Option<ReplicaId> {
-        self.replicas[index].life.as_ref().map(|life| life.process)
+        self.replicas[index].life.as_ref().map(|life| life.handle.replica)
     }
 
     /// A replica that runs and that nothing keeps from the store.
@@ -295,65 +333,51 @@ impl World {
         replica.link.is_well() && replica.life.as_ref().is_some_and(runs)
     }
 
+    /// How long this world has been going.
+    pub(super) fn time(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Whether this process learnt the store's time at its start.
+    pub(super) fn heard_the_time(&self, replica: ReplicaId) -> bool {
+        let mut lives = self.replicas.iter().filter_map(|replica| replica.life.as_ref());
+        lives.any(|life| life.handle.replica == replica && life.heard_the_time)
+    }
+
+    /// What a running replica's API would answer from now.
+    pub(super) fn reading(&self, index: usize) -> Option<Reading> {
+        let life = self.replicas[index].life.as_ref()?;
+        if !life.gate.is_open() || life.stopping {
+            return None;
+        }
+        let Edges { clock, store, .. } = &life.handle.edges;
+        let store_away = match &store.health().borrow().reachable {
+            Some(Err(problem)) => Some(problem.clone()),
+            _ => None,
+        };
+        let published = life.handle.published.borrow().clone();
+        Some(Reading { published, now: clock.now(), store_away })
+    }
+
     /// Containers of ours on a daemon that have not exited.
     pub(super) fn living(&self, daemon: usize) -> Vec<Arc<RunnerContainer>> {
+        self.ours(daemon, |state| !matches!(state, ContainerState::Exited { .. }))
+    }
+
+    /// Those of them that were started.
+    pub(super) fn running(&self, daemon: usize) -> Vec<Arc<RunnerContainer>> {
+        self.ours(daemon, |state| matches!(state, ContainerState::Running))
+    }
+
+    fn ours(
+        &self,
+        daemon: usize,
+        is: impl Fn(ContainerState) -> bool,
+    ) -> Vec<Arc<RunnerContainer>> {
         let ours = mark();
         let all = self.daemons[daemon].inventory().into_iter();
-        all.filter(|(_, spec, state)| {
-            spec.cluster == ours && !matches!(state, ContainerState::Exited { .. })
-        })
-        .map(|(_, spec, _)| spec)
-        .collect()
-    }
-}
-
-fn settings_of(layout: &Layout, index: usize) -> Settings {
-    Settings {
-        peers: Peers::default(),
-        cluster_name: Some(CLUSTER.to_owned()),
-        hostname: format!("host-{index}"),
-        pools: layout.pools.iter().map(|pool| (pool.name.clone(), pool.clone())).collect(),
-        poll_interval: Duration::from_secs(5),
-        host_max_runners: layout.host_max,
-        shutdown: Shutdown { drain: layout.drains, timeout: Duration::from_secs(30) },
-        policy: policy(),
-    }
-}
-
-/// The rule's figures, with what only makes a run longer made shorter.
-fn policy() -> Policy {
-    Policy {
-        list_staleness: Duration::from_secs(20),
-        ended_memory: Duration::from_secs(40),
-        does_not_assign_backoff_max: Duration::from_secs(60),
-        brake_window: Duration::from_secs(20),
-        breaker_backoff: Duration::from_secs(5),
-        breaker_backoff_max: Duration::from_secs(20),
-        breaker_proof: Duration::from_secs(10),
-        boost_ttl: Duration::from_secs(40),
-        ..Policy::default()
-    }
-}
-
-/// A container of another cluster that happens to be on the same daemon.
-fn foreign(daemon: usize) -> RunnerContainer {
-    let id = uuid::Uuid::from_u128(0xF0E1 + daemon as u128);
-    let cluster = ClusterMark::derive("somebody else");
-    RunnerContainer {
-        runner: RunnerId(id),
-        name: RunnerName::compose(&cluster, &HostId(id), &RunnerId(id)),
-        pool: "default".into(),
-        cluster,
-        host: HostId(id),
-        boot: BootId(id),
-        term: 1,
-        image: IMAGE.to_owned(),
-        command: None,
-        network: "bridge".to_owned(),
-        resources: Resources::default(),
-        scope: Scope::Repo(RepoName::from(REPO)),
-        revision: "1".to_owned(),
-        created_at: runner_orchestrator::fleet::time::Timestamp(EPOCH_MS),
-        correlation: String::new(),
+        all.filter(|(_, spec, state)| spec.cluster == ours && is(*state))
+            .map(|(_, spec, _)| spec)
+            .collect()
     }
 }

@@ -25,7 +25,8 @@ impl State {
     /// Whether something is under way that changes a container.
     #[must_use]
     pub fn is_working(&self) -> bool {
-        self.agent.local.values().any(|local| local.work.is_some()) || !self.discarding.is_empty()
+        self.agent.local.values().any(|local| local.work.is_some())
+            || !self.agent.discarding.is_empty()
     }
 
     /// Whether the loop may end: nothing is under way and, when draining, Docker itself has

@@ -6,7 +6,7 @@ use super::super::remove::{ReapOrder, RetireOrder};
 use super::super::start::StartOrder;
 use super::super::{RETRY_AFTER, RetireEnd, StartEnd};
 use super::{BUSY_BLOCKS, State};
-use crate::fleet::converge::{Stopping, Work};
+use crate::fleet::converge::{Found, Stopping, Work};
 use crate::fleet::id::{ContainerId, RunnerId};
 use crate::fleet::reason::Reason;
 use crate::fleet::runner::{RunnerPhase, Seen};
@@ -167,12 +167,13 @@ impl State {
         }
     }
 
-    pub fn begin_discard(&mut self, container: &ContainerId) -> bool {
-        self.discarding.insert(container.clone())
+    /// Whether it is not under way already.
+    pub fn begin_discard(&mut self, found: &Found) -> bool {
+        self.agent.discarding.insert(found.id.clone(), found.state).is_none()
     }
 
     pub fn discard_ended(&mut self, container: &ContainerId, now: Timestamp) {
         self.work_ended_at = now;
-        self.discarding.remove(container);
+        self.agent.discarding.remove(container);
     }
 }

@@ -146,7 +146,11 @@ impl Witness {
         if *state == ContainerState::Running && outage > Some(REMOVAL_UNDER_WAY) {
             self.violated("17", format_args!("d{daemon}: {what} while the store is away"));
         }
-        if *state == ContainerState::Running && self.github.runs_job(spec.name.as_str()) {
+        let busy = *state == ContainerState::Running && self.github.runs_job(spec.name.as_str());
+        if self.is_forced(spec.runner) {
+            return self.ended_by_force(&spec.name, busy);
+        }
+        if busy {
             self.violated("7", format_args!("d{daemon}: {what} of busy runner {}", spec.name));
         }
     }
