@@ -34,12 +34,6 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     /// The store's clock showed `time` at the instant `at`. A clock that is not shared
     /// does not care.
     fn heed(&self, _time: Timestamp, _at: Instant) {}
-
-    /// The same at the start, before anything was compared or stamped: what the machine's
-    /// clock shows until then does not matter, however wrong it is.
-    fn begin(&self, time: Timestamp, at: Instant) {
-        self.heed(time, at);
-    }
 }
 
 /// The machine's clock, kept steady: read once, then advanced by tokio's monotonic
@@ -77,8 +71,10 @@ fn wall() -> Timestamp {
 }
 
 /// A clock that follows the store's, so that instants of different replicas compare. Until
-/// it has been told the store's time it is the machine's. After its [`Clock::begin`] it never
-/// goes backwards: what it is ahead it loses by running slower.
+/// it has been told the store's time it is the machine's, and goes to the store's at once when
+/// it is: a process that has not heard the store has stamped nothing that counts, and a clock
+/// an hour ahead would make all it is asked look too late. After that it never goes backwards:
+/// what it is ahead it loses by running slower.
 #[derive(Debug)]
 pub struct SharedClock(Mutex<Course>);
 
@@ -89,21 +85,17 @@ struct Course {
     at: Instant,
     /// What is still to be made up, in milliseconds: positive when the store is ahead.
     behind: i64,
-    /// Milliseconds of time for each one that is made up.
-    pace: u64,
     told: bool,
 }
 
-/// A first difference is made up quickly, at half speed at worst.
-const FIRST_PACE: u64 = 2;
-/// Later ones slowly: 50 ms a second, so that no age shown or judged jumps.
-const LATER_PACE: u64 = 20;
+/// Differences are made up slowly: 50 ms a second, so that no age shown or judged jumps.
+const PACE: u64 = 20;
 
 impl Course {
     fn now(&self, at: Instant) -> Timestamp {
         let passed = at.saturating_duration_since(self.at);
         let most = i64::try_from(passed.as_millis()).unwrap_or(i64::MAX)
-            / i64::try_from(self.pace).unwrap_or(1);
+            / i64::try_from(PACE).unwrap_or(1);
         let made_up = self.behind.clamp(-most, most);
         let by = Duration::from_millis(made_up.unsigned_abs());
         let steady = self.base + passed;
@@ -122,7 +114,7 @@ impl SharedClock {
     #[must_use]
     pub fn starting_at(base: Timestamp) -> Self {
         let at = Instant::now();
-        Self(Mutex::new(Course { base, at, behind: 0, pace: LATER_PACE, told: false }))
+        Self(Mutex::new(Course { base, at, behind: 0, told: false }))
     }
 
     fn course(&self) -> std::sync::MutexGuard<'_, Course> {
@@ -148,35 +140,11 @@ impl Clock for SharedClock {
     fn heed(&self, time: Timestamp, at: Instant) {
         let mut course = self.course();
         let now = Instant::now();
-        let ours = course.now(now);
-        let behind = difference_ms(time + now.saturating_duration_since(at), ours);
-        let first = !std::mem::replace(&mut course.told, true);
-        // Forwards the first time at once: nothing has been compared yet.
-        let jump = if first { behind.max(0) } else { 0 };
-        course.base = ours + Duration::from_millis(jump.unsigned_abs());
-        course.at = now;
-        course.behind = behind - jump;
-        if course.behind.abs() < SETTLED_MS {
-            course.pace = LATER_PACE;
-        } else if first {
-            course.pace = FIRST_PACE;
-        }
-    }
-
-    fn begin(&self, time: Timestamp, at: Instant) {
-        let mut course = self.course();
-        if course.told {
-            drop(course);
-            return self.heed(time, at);
-        }
-        let now = Instant::now();
-        let base = time + now.saturating_duration_since(at);
-        *course = Course { base, at: now, behind: 0, pace: LATER_PACE, told: true };
+        let store = time + now.saturating_duration_since(at);
+        let base = if course.told { course.now(now) } else { store };
+        *course = Course { base, at: now, behind: difference_ms(store, base), told: true };
     }
 }
-
-/// A difference below this is noise of the way to the store and back.
-const SETTLED_MS: i64 = 250;
 
 /// How much later `one` is than `other`, in milliseconds.
 #[must_use]
@@ -206,14 +174,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn at_the_start_it_goes_to_the_stores_time_also_backwards() {
+    async fn the_first_difference_backwards_too_and_no_other() {
         let clock = SharedClock::starting_at(BEGAN + seconds(3_600));
-        clock.begin(BEGAN, Instant::now());
+        clock.heed(BEGAN, Instant::now());
         assert_eq!(clock.now(), BEGAN);
         tokio::time::advance(seconds(7)).await;
         assert_eq!(clock.now(), BEGAN + seconds(7));
-        clock.begin(BEGAN, Instant::now());
-        assert_eq!(clock.now(), BEGAN + seconds(7), "it has begun");
+        clock.heed(BEGAN, Instant::now());
+        assert_eq!(clock.now(), BEGAN + seconds(7));
     }
 
     #[tokio::test(start_paused = true)]
@@ -231,7 +199,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_never_goes_backwards() {
-        let clock = SharedClock::starting_at(BEGAN + seconds(30));
+        let clock = SharedClock::starting_at(BEGAN);
+        clock.heed(BEGAN + seconds(3), Instant::now());
         let began = Instant::now();
         let mut last = clock.now();
         for n in 0..100 {
@@ -243,6 +212,6 @@ mod tests {
             assert!(clock.now() >= last, "{n}");
             last = clock.now();
         }
-        assert_eq!(clock.now(), BEGAN + seconds(100), "30 s are lost within a minute or so");
+        assert_eq!(clock.now(), BEGAN + seconds(100), "3 s are lost within a minute or so");
     }
 }

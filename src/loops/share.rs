@@ -40,7 +40,7 @@ impl std::fmt::Debug for Share {
 impl Share {
     /// Learns the store's time before anything is stamped with it, if the store answers.
     pub async fn begin(&self) {
-        if self.store.health().borrow().shared && !self.ask_time(None).await {
+        if self.store.health().borrow().shared && !self.ask_time(&mut None).await {
             debug!("the store's time is not known yet");
         }
     }
@@ -57,7 +57,7 @@ impl Share {
         let mut nudges = [self.github.spending()];
         while pace.next(&mut nudges, &cancel).await != Wake::Cancelled {
             if asked_at.is_none_or(|at| at.elapsed() >= TIME_EVERY)
-                && self.ask_time(Some(&mut difference)).await
+                && self.ask_time(&mut difference).await
             {
                 asked_at = Some(Instant::now());
             }
@@ -66,9 +66,8 @@ impl Share {
     }
 
     /// Asks the store for its time, and notes by how many milliseconds this machine's wall
-    /// clock is later than that; without a note it is the first time. Whether it answered
-    /// well enough.
-    async fn ask_time(&self, last: Option<&mut Option<i64>>) -> bool {
+    /// clock is later than that. Whether it answered well enough.
+    async fn ask_time(&self, last: &mut Option<i64>) -> bool {
         let sent = Instant::now();
         let time = match self.store.now().await {
             Ok(time) => time,
@@ -84,13 +83,8 @@ impl Share {
         // It was told somewhere between the question and the answer.
         let at = sent + took / 2;
         let difference = difference_ms(self.clock.wall(), time + at.elapsed());
-        let before = if let Some(last) = last {
-            self.clock.heed(time, at);
-            last.replace(difference)
-        } else {
-            self.clock.begin(time, at);
-            None
-        };
+        self.clock.heed(time, at);
+        let before = last.replace(difference);
         let is_off = |ms: i64| ms.abs() > CLOCK_DIFFERENCE_WARNED_MS;
         if is_off(difference) && !before.is_some_and(is_off) {
             warn!(

@@ -59,10 +59,6 @@ impl Clock for SeededClock {
         self.course.heed(time, at);
     }
 
-    fn begin(&self, time: Timestamp, at: Instant) {
-        self.course.begin(time, at);
-    }
-
     fn ordered_id(&self) -> Uuid {
         let [bytes @ .., _, _, _, _, _, _] = self.sixteen_bytes();
         uuid::Builder::from_unix_timestamp_millis(self.now().0, &bytes).into_uuid()

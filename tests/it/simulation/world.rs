@@ -250,12 +250,10 @@ impl World {
         });
     }
 
-    /// How wrong a machine's clock is when a process starts there. Until that hears the store
-    /// it has no other clock, and what it stamps by it stays: then the clock is right here.
+    /// How wrong a machine's clock is when a process starts there.
     fn off_ms(&self, index: usize, skew: &mut Random) -> i64 {
         let skew_ms = if self.layout.clocks_differ { skew.below(20_000) } else { 0 };
-        let replica = &self.replicas[index];
-        if replica.link.is_well() { replica.off_ms + i64::try_from(skew_ms).unwrap() } else { 0 }
+        self.replicas[index].off_ms + i64::try_from(skew_ms).unwrap()
     }
 
     /// kill -9: nothing of it gets another word in.
