@@ -11,7 +11,7 @@ use super::ask::AskedState;
 use super::company::Known;
 use super::extract::{NoBody, Path};
 use super::pools::{SwitchAnswer, Switched, switch};
-use super::problem::{Code, Problem, ProblemBody, quoted};
+use super::problem::{Code, Problem, ProblemBody, the_only};
 use super::reading::Reading;
 use super::shape::{At, IdText, at};
 use crate::fleet::drain::{Progress, progress};
@@ -212,18 +212,8 @@ fn agent(host: &HostRecord, known: &Known) -> Option<String> {
 fn host<'a>(reading: &'a Reading, asked: &str) -> Result<&'a HostRecord, Problem> {
     let id: Option<HostId> = asked.parse().ok();
     let hosts = reading.view().hosts.values();
-    let mut found = hosts.filter(|host| Some(host.host) == id || host.hostname == asked);
-    match (found.next(), found.next()) {
-        (Some(host), None) => Ok(host),
-        (Some(_), Some(_)) => {
-            let detail = format!("{} names more than one host; give its id", quoted(asked));
-            Err(Problem::new(Code::UnknownHost, detail))
-        }
-        (None, _) => {
-            let detail = format!("no host {}; see /api/v1/hosts", quoted(asked));
-            Err(Problem::new(Code::UnknownHost, detail))
-        }
-    }
+    let found = hosts.filter(|host| Some(host.host) == id || host.hostname == asked);
+    the_only(found, "host", asked, Code::UnknownHost).map(|host| &**host)
 }
 
 /// A drain that was asked for, and how far it has come.

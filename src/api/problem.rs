@@ -260,6 +260,26 @@ impl IntoResponse for Problem {
     }
 }
 
+/// The one that a client asked for by a name that more than one may have.
+pub fn the_only<T>(
+    mut found: impl Iterator<Item = T>,
+    kind: &str,
+    asked: &str,
+    code: Code,
+) -> Result<T, Problem> {
+    match (found.next(), found.next()) {
+        (Some(one), None) => Ok(one),
+        (Some(_), Some(_)) => {
+            let detail = format!("{} names more than one {kind}; give its id", quoted(asked));
+            Err(Problem::new(code, detail))
+        }
+        (None, _) => {
+            let detail = format!("no {kind} {}; see /api/v1/{kind}s", quoted(asked));
+            Err(Problem::new(code, detail))
+        }
+    }
+}
+
 /// Something a client sent, made safe to quote: no control characters, short.
 #[must_use]
 pub fn quoted(text: &str) -> String {

@@ -12,7 +12,7 @@ use super::ask::AskedState;
 use super::company::{Known, name};
 use super::extract::{NoBody, Path};
 use super::pools::{SwitchAnswer, Switched, switch};
-use super::problem::{Code, Problem, ProblemBody, quoted};
+use super::problem::{Code, Problem, ProblemBody, the_only};
 use super::shape::{At, IdText};
 use crate::fleet::drain::Left;
 use crate::fleet::id::{HostId, IntentId, ReplicaId};
@@ -267,19 +267,9 @@ fn replica(known: &Known, view: &View, asked: &str) -> Result<ReplicaId, Problem
     {
         return Ok(id);
     }
-    let mut found =
+    let found =
         replicas.values().filter(|it| it.hostname == asked || name(Some(it), it.replica) == asked);
-    match (found.next(), found.next()) {
-        (Some(record), None) => Ok(record.replica),
-        (Some(_), Some(_)) => {
-            let detail = format!("{} names more than one replica; give its id", quoted(asked));
-            Err(Problem::new(Code::UnknownReplica, detail))
-        }
-        (None, _) => {
-            let detail = format!("no replica {}; see /api/v1/replicas", quoted(asked));
-            Err(Problem::new(Code::UnknownReplica, detail))
-        }
-    }
+    the_only(found, "replica", asked, Code::UnknownReplica).map(|record| record.replica)
 }
 
 /// Make a replica dispensable
