@@ -217,6 +217,7 @@ scenarios! {
     one_running_runner_is_never_chosen
     operator_deletes
     pause_stops_growth_only
+    pending_delete_waits_for_its_host
     placement_binpack
     placement_by_what_a_host_has
     placement_spread

@@ -4,14 +4,10 @@
 use std::time::Duration;
 
 use runner_orchestrator::docker::Docker;
-use runner_orchestrator::fleet::id::IntentId;
-use runner_orchestrator::fleet::intent::{Intent, Wish};
-use runner_orchestrator::fleet::time::Timestamp;
+use runner_orchestrator::fleet::intent::Wish;
 use runner_orchestrator::sim::docker::{Fault as DockerFault, Operation};
 use runner_orchestrator::sim::github::{Fault, StateReport};
 use runner_orchestrator::sim::listener::ListenerFaults;
-use runner_orchestrator::store::Store;
-use uuid::Uuid;
 
 use super::world::World;
 
@@ -105,6 +101,26 @@ async fn a_hand_over_in_doubt_kills_no_job() {
     world.end().await;
 }
 
+/// A freeze stops what was accepted and waits for its turn, too: twelve starts at a time are
+/// under way, and they come to their end.
+#[tokio::test(start_paused = true)]
+async fn a_freeze_holds_starts_that_wait_for_their_turn() {
+    let mut world = World::new(ListenerFaults::default());
+    world.pool.max_runners = 40;
+    world.docker.fail(Operation::Create, DockerFault::Hang, 12);
+    world.start();
+    world.jobs(&[20.0; 40]);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(world.docker.calls(Operation::Create), 12, "the others wait");
+    world.wish(Wish::Freeze).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.docker.calls(Operation::Create), 12, "and go on waiting");
+    world.wish(Wish::Unfreeze).await;
+    world.until_all_done(Duration::from_secs(600)).await;
+    world.until(Duration::from_secs(300), "no registrations", |s| s.runners.is_empty()).await;
+    world.end().await;
+}
+
 /// A runner found after a restart is known by its name alone, and GitHub's list may be too
 /// old to show it: that it is not there is no proof that no job can reach it.
 #[tokio::test(start_paused = true)]
@@ -120,9 +136,7 @@ async fn a_list_older_than_a_runner_is_no_proof_that_it_is_gone() {
     world.start();
     tokio::time::sleep(Duration::from_secs(2)).await;
     let host = world.docker.containers(&World::mark()).await.unwrap().remove(0);
-    let wish = Wish::Delete { runner: host.labels.runner, force: false };
-    let intent = Intent { id: IntentId(Uuid::new_v4()), at: Timestamp(0), wish };
-    world.store().record(intent).await.unwrap();
+    world.wish(Wish::Delete { runner: host.labels.runner, force: false }).await;
     for _ in 0..300 {
         let there = world.docker.containers(&World::mark()).await.unwrap();
         let registered = world.state().runners.iter().any(|r| r.name == host.labels.name.as_str());

@@ -6,9 +6,11 @@ use std::time::Duration;
 use runner_orchestrator::app::{App, Edges, Handle, LoopDied, Settings};
 use runner_orchestrator::clock::SystemClock;
 use runner_orchestrator::docker::Docker;
-use runner_orchestrator::fleet::id::{ClusterMark, PoolName, RepoName};
+use runner_orchestrator::fleet::id::{ClusterMark, IntentId, PoolName, RepoName};
+use runner_orchestrator::fleet::intent::{Intent, Wish};
 use runner_orchestrator::fleet::policy::Policy;
 use runner_orchestrator::fleet::pool::{Pool, Resources, Scope};
+use runner_orchestrator::fleet::time::Timestamp;
 use runner_orchestrator::github::{Credentials, GitHubSettings, RestGitHub};
 use runner_orchestrator::loops::announce::Peers;
 use runner_orchestrator::loops::host::Shutdown;
@@ -16,11 +18,13 @@ use runner_orchestrator::sim::docker::{ModelDocker, ModelSettings};
 use runner_orchestrator::sim::github::{NewJobs, SimGitHub, SimOptions, StateReport};
 use runner_orchestrator::sim::listener::{ListenerFaults, Transport};
 use runner_orchestrator::sim::program::ListenerProgram;
+use runner_orchestrator::store::Store;
 use runner_orchestrator::store::memory::MemoryStore;
 use runner_orchestrator::telemetry::metrics::Metrics;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 pub(super) const REPO: &str = "acme/repo-1";
 pub(super) const CLUSTER: &str = "loops";
@@ -133,6 +137,12 @@ impl World {
 
     pub(super) fn store(&self) -> &MemoryStore {
         &self.orchestrator.as_ref().unwrap().store
+    }
+
+    /// An operator asks for something.
+    pub(super) async fn wish(&self, wish: Wish) {
+        let intent = Intent { id: IntentId(Uuid::new_v4()), at: Timestamp(0), wish };
+        self.store().record(intent).await.unwrap();
     }
 
     /// kill -9: nothing of it gets another word in.
