@@ -1,5 +1,6 @@
-//! The three loops and their common shape: wake by timer or nudge, reread the truth, do
-//! the same work whatever woke it. A nudge carries no facts.
+//! The three loops that decide and act (observe, lead, host), the two tasks by which replicas
+//! know of each other (announce, share), and their common shape: wake by timer or nudge, reread
+//! the truth, do the same work whatever woke it. A nudge carries no facts.
 
 use std::time::Duration;
 

@@ -151,8 +151,18 @@ const RUNNERS: &[Variable] = &[
          configuration on standard input.",
     ),
     var("RUNNER_GROUP_ID", is("1"), "", "GitHub's runner group; 1 is the default group."),
-    var("RUNNER_CPUS", UNSET, "CPUs", "Processors one runner may use, such as 2 or 1.5."),
-    var("RUNNER_MEMORY", UNSET, "bytes", "Memory one runner may use, such as 4g or 512m."),
+    var(
+        "RUNNER_CPUS",
+        UNSET,
+        "CPUs",
+        "Processors one runner may use, such as 2 or 1.5; a host with fewer gets none of the pool.",
+    ),
+    var(
+        "RUNNER_MEMORY",
+        UNSET,
+        "bytes",
+        "Memory one runner may use, such as 4g or 512m; a host gets no more runners than its memory holds.",
+    ),
     var("RUNNER_PIDS", is("4096"), "processes", "Processes and threads one runner may have."),
 ];
 
@@ -186,7 +196,12 @@ const PROCESS: &[Variable] = &[
         "",
         "Docker engine to use: `unix:///path` or `tcp://host:port`.",
     ),
-    var("HOST_MAX_RUNNERS", UNSET, "runners", "Most runners this host may hold, of all pools."),
+    var(
+        "HOST_MAX_RUNNERS",
+        UNSET,
+        "runners",
+        "Most runners this host may hold, of all pools; none is added below 1 GiB of free disk.",
+    ),
     var(
         "PLACEMENT",
         is("spread"),

@@ -1,9 +1,11 @@
 //! The agent of one Docker daemon: makes it what the leader assigned, cares for what
-//! runs, and reports. The only place that changes anything in Docker.
+//! runs, and reports. The only place that changes anything in Docker, but for the host's
+//! identity, which [`crate::app`] claims where no `CLUSTER_NAME` is set.
 //!
 //! One task owns the state ([`state::State`]); work that waits for Docker or GitHub runs
 //! beside it and comes back as an [`Event`]. Starts, removals and exits never block each
-//! other, and a turn never waits for the network.
+//! other. A turn waits for the store and, without the lease, for one look at the marker;
+//! for Docker's and GitHub's work never.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
