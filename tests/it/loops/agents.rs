@@ -7,6 +7,7 @@ use runner_orchestrator::docker::Docker;
 use runner_orchestrator::fleet::id::{HostId, PoolName};
 use runner_orchestrator::fleet::intent::Wish;
 use runner_orchestrator::loops::host::standing::{Part, Standing};
+use runner_orchestrator::sim::docker::{Fault as DockerFault, Operation};
 use runner_orchestrator::sim::github::Fault;
 use runner_orchestrator::sim::listener::ListenerFaults;
 use runner_orchestrator::store::Store;
@@ -131,6 +132,27 @@ async fn while_the_store_is_away_the_agent_cares_for_what_runs_and_begins_nothin
         );
     }
     cluster.until_all_done(SECOND * 600).await;
+    cluster.end().await;
+}
+
+/// Starts that wait for their turn when the lease runs out say nothing of their pool: its
+/// breaker, which would hold everything for a quarter of an hour, stays shut.
+#[tokio::test(start_paused = true)]
+async fn a_lease_lost_in_a_burst_opens_no_breaker() {
+    let mut cluster = Cluster::new();
+    let docker = cluster.docker();
+    cluster.pool.max_runners = 40;
+    let replica = cluster.start(&docker);
+    cluster.until_one_agent(SECOND * 2).await;
+    // The first start makes the pool's network; the others wait for it.
+    docker.fail(Operation::Network, DockerFault::Hang, 1);
+    cluster.jobs(&lengths(40));
+    let waits = |_: &Cluster| docker.calls(Operation::Network) == 1;
+    cluster.until(SECOND * 20, "the network being made", waits).await;
+    cluster.cut(replica, true);
+    tokio::time::sleep(SECOND * 40).await;
+    cluster.cut(replica, false);
+    cluster.until_all_done(SECOND * 120).await;
     cluster.end().await;
 }
 
