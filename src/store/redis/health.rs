@@ -64,10 +64,14 @@ impl Health {
         }
     }
 
-    /// What the server tells of itself (`INFO`).
+    /// What the server tells of itself (`INFO`). Its role is left to the writes: they say it
+    /// within a heartbeat, and an old look would go on saying it after a fail-over.
     pub(super) fn looked_at(&self, info: &str) {
-        let settings: Vec<String> =
-            shortcomings(info).into_iter().map(|(_, warning)| warning).collect();
+        let settings: Vec<String> = shortcomings(info)
+            .into_iter()
+            .filter(|(setting, _)| *setting != Setting::Role)
+            .map(|(_, warning)| warning)
+            .collect();
         for warning in &settings {
             let known = self.told.borrow().warnings.contains(warning);
             if !known {
@@ -163,6 +167,19 @@ mod tests {
         assert!(found[1].1.contains("allkeys-lru") && found[1].1.contains("noeviction"));
         assert!(found[2].1.contains("master"));
         assert!(found.iter().all(|(_, text)| text.contains("; ")), "readers split there");
+    }
+
+    /// A look that fell into a fail-over warned of a replica for a minute after it had
+    /// become a master and taken writes again.
+    #[test]
+    fn a_master_again_is_not_called_a_replica() {
+        let health = Health::new();
+        let problem = "it is a replica".to_owned();
+        health.failed(&StoreError::Refused { action: "recording an intent", problem }, true);
+        health.looked_at("redis_version:7.0.15\nmaxmemory_policy:noeviction\nrole:slave\n");
+        assert_eq!(health.watch().borrow().warnings, ["takes no writes: it is a replica"]);
+        health.answered(true);
+        assert!(health.watch().borrow().warnings.is_empty());
     }
 
     #[test]
