@@ -1,5 +1,5 @@
-//! `status`, `runners`, `pools`, `hosts`, `replicas`, `events`: what a running orchestrator says, as
-//! tables or as the API's own JSON.
+//! `status`, `runners`, `pools`, `hosts`, `replicas`, `events`: what a running orchestrator
+//! says, as tables or as the API's own JSON.
 
 use std::fmt::Write;
 use std::process::ExitCode;

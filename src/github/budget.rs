@@ -1,11 +1,12 @@
 //! The budget of GitHub calls: what may be sent now, what has to wait. A pure state
 //! machine; the caller passes `now` and serialises access.
 //!
-//! Two limits are kept at once. The *primary* one is read from the `x-ratelimit-*`
-//! headers. The *secondary* one, points per minute, is only documented, so it is counted
-//! here over a sliding minute: a call counts from its reservation until one minute after
-//! its answer. What other replicas have spent counts as well (`budget::shared`). GitHub counted it somewhere between the two, so that no minute of
-//! GitHub's, wherever it begins, holds more than ours.
+//! Two limits are kept at once. The *primary* one is read from the `x-ratelimit-*` headers.
+//! The *secondary* one, points per minute, is only documented, so it is counted here over a
+//! sliding minute: a call counts from its reservation until one minute after its answer.
+//! GitHub counted it somewhere between the two, so that no minute of GitHub's, wherever it
+//! begins, holds more than ours. What other replicas have spent counts as well
+//! (`budget::shared`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -1,6 +1,6 @@
-//! What conditional requests need, also of the next leader ([`kept`]): for each URL the `ETag` and the small result that was
-//! read from the answer. Bodies are never kept. Bounded by count and by bytes; what was
-//! not used for the longest time goes first.
+//! What conditional requests need, also of the next leader ([`kept`]): for each URL the
+//! `ETag` and the small result that was read from the answer. Bodies are never kept.
+//! Bounded by count and by bytes; what was not used for the longest time goes first.
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};

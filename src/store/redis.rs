@@ -1,6 +1,7 @@
-//! The store that replicas share: a Redis. Every step is one script, so it happens wholly or
-//! not at all; every leader's or agent's write is fenced in its script; every call ends
-//! within its limit, the longest, a first reading of everything, within five seconds. It is a meeting place and a cache, never the only copy of anything.
+//! The store that replicas share: a Redis. Every step is one script, so it happens wholly
+//! or not at all; every leader's or agent's write is fenced in its script; every call ends
+//! within its limit, the longest, a first reading of everything, within five seconds. It is
+//! a meeting place and a cache, never the only copy of anything.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,13 +1,14 @@
 //! What daemons that have ended may leave: processes that name our directory, all that
 //! these have started, and mounts below it.
 //!
-//! A daemon that was killed (SIGKILL) while its containers began and ended leaves things for
-//! good, whoever used it. Seen with Docker 20.10.24, its own client and nothing else, under a
-//! load of one-second containers: its data directory mounted on itself; shims of containers
-//! that no daemon knows any more, some with a `runc init` that never became the container's
-//! program; those containers' file systems. In a run of ours also a network namespace in
-//! which nothing ran. On a host whose daemon was killed these are taken away and not told. A process that ever was a
-//! container's program is told always, and so is all of it elsewhere.
+//! A daemon that was killed (SIGKILL) while its containers began and ended leaves things
+//! for good, whoever used it. Seen with Docker 20.10.24, its own client and nothing else,
+//! under a load of one-second containers: its data directory mounted on itself; shims of
+//! containers that no daemon knows any more, some with a `runc init` that never became the
+//! container's program; those containers' file systems. In a run of ours also a network
+//! namespace in which nothing ran. On a host whose daemon was killed these are taken away
+//! and not told. A process that ever was a container's program is told always, and so is
+//! all of it elsewhere.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
