@@ -44,6 +44,7 @@ pub mod runners;
 pub mod scale;
 pub mod shape;
 pub mod status;
+mod streamed;
 
 pub use openapi::openapi_json;
 

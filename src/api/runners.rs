@@ -1,16 +1,16 @@
 //! `GET /api/v1/runners`: the original's four arrays, and every runner in full.
 
 use std::collections::HashMap;
+use std::io::Write;
 
-use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
-use super::ApiState;
 use super::reading::{Reading, SeenRunner};
 use super::shape::{At, IdText, ReasonBody, at};
+use super::{ApiState, streamed};
 use crate::fleet::id::{
     ContainerId, GitHubRunnerId, HostId, PoolName, ReplicaId, RunnerId, RunnerName,
 };
@@ -154,23 +154,27 @@ pub struct End {
     responses((status = 200, description = "By every witness", body = Runners)))]
 pub async fn list_runners(State(state): State<ApiState>) -> Response {
     let reading = state.read();
+    streamed::json(move |out| write(&reading, out))
+}
+
+fn write(reading: &Reading, out: &mut dyn Write) -> serde_json::Result<()> {
     let seen = reading.runners();
     let live = || seen.values().filter(|runner| !runner.phase.is_terminal());
     let pools: HashMap<&RunnerName, &PoolName> =
         seen.values().map(|runner| (runner.name, runner.pool)).collect();
     let listed = || reading.view().ledger.registrations.listed().iter();
     let rows = Rows {
-        docker_runners: Lazily(|| seen.values().filter_map(|seen| docker_runner(seen, &reading))),
+        docker_runners: Lazily(|| seen.values().filter_map(|seen| docker_runner(seen, reading))),
         github_runners: Lazily(|| {
-            listed().map(|(name, row)| github_runner(name, row, pools.get(name), &reading))
+            listed().map(|(name, row)| github_runner(name, row, pools.get(name), reading))
         }),
         ignored_runners: [],
-        active_tracked: Lazily(|| live().map(|runner| tracked(runner, &reading))),
-        runners: Lazily(|| seen.values().map(|runner| full(runner, &reading))),
+        active_tracked: Lazily(|| live().map(|runner| tracked(runner, reading))),
+        runners: Lazily(|| seen.values().map(|runner| full(runner, reading))),
         stale: reading.is_stale(),
         age_seconds: reading.age().as_secs_f64(),
     };
-    Json(rows).into_response()
+    serde_json::to_writer(out, &rows)
 }
 
 /// [`Runners`], whose rows are made one by one while they are written: those of a large

@@ -1,20 +1,25 @@
 //! Shapes that many answers share: instants and reasons.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::fleet::reason::Reason;
 use crate::fleet::time::Timestamp;
 
 /// An instant as RFC 3339 with milliseconds, in UTC.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
-#[serde(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ToSchema)]
 #[schema(value_type = String, format = DateTime, example = "2026-01-02T03:04:05.678Z")]
-pub struct At(String);
+pub struct At(Timestamp);
 
 impl From<Timestamp> for At {
     fn from(at: Timestamp) -> Self {
-        Self(at.to_string())
+        Self(at)
+    }
+}
+
+impl Serialize for At {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
     }
 }
 
