@@ -149,7 +149,10 @@ impl Lead {
         known.succession.look(snapshot.leader.map(|(leader, _)| leader), snapshot.at);
         let leave = known.succession.not_to_lead(&snapshot.replicas, &snapshot.operator);
         self.vitals.leave_leading(leave);
-        let leadership = self.leadership.borrow().clone().filter(Leadership::holds);
+        // A lease that came while the store was read: the turn that follows at once reads what
+        // the leader before had still written.
+        let reads_for = |leader: &Leadership| Some(leader.term()) == known.term;
+        let leadership = self.leadership.borrow().clone().filter(|it| it.holds() && reads_for(it));
         let setback = self.look(known, &mut snapshot, leadership.as_ref(), now).await;
         let Some(leadership) = leadership else {
             self.follow(snapshot, now);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use runner_orchestrator::clock::SystemClock;
 use runner_orchestrator::election::{self, Leadership, Vitals};
 use runner_orchestrator::fleet::id::{ReplicaId, Term};
+use runner_orchestrator::fleet::intent::Wish;
 use runner_orchestrator::sim::listener::ListenerFaults;
 use runner_orchestrator::store::memory::MemoryStore;
 use runner_orchestrator::store::{Lease, LeaseKey, Store};
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::replicas::Cluster;
 use super::world::World;
 
 #[tokio::test(start_paused = true)]
@@ -65,6 +67,37 @@ async fn a_store_emptied_in_mid_work_loses_no_job() {
     assert!(after.view.ledger.term > before.view.ledger.term, "another term");
     assert!(after.view.ledger.totals.assigned >= before.view.ledger.totals.assigned);
     world.end().await;
+}
+
+/// One that had read the store before its lease came decided without what the leader before
+/// it had still written.
+#[tokio::test(start_paused = true)]
+async fn a_leader_decides_from_what_it_read_as_the_leader() {
+    for wait_ms in (0..1_000).step_by(100) {
+        let mut cluster = Cluster::new();
+        let (here, there) = (cluster.docker(), cluster.docker());
+        let first = cluster.start(&here);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let second = cluster.start(&there);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        cluster.lag(second, Duration::from_millis(900));
+        let old = cluster.handle(first).published.borrow().term.unwrap();
+        let (told, mut turns) = tokio::sync::mpsc::unbounded_channel();
+        cluster.handle(second).listeners.add(move |turn| {
+            if turn.term > Some(old) {
+                let _ = told.send(turn.view.operator.frozen_since.is_some());
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        cluster.wish(Wish::Freeze).await;
+        while cluster.store.snapshot().await.unwrap().operator.frozen_since.is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        cluster.stop(first).await;
+        let saw = turns.recv().await;
+        assert_eq!(saw, Some(true), "{wait_ms} ms: its first turn did not see the freeze");
+        cluster.kill(second);
+    }
 }
 
 /// Decisions used to be read off a channel that keeps only the newest turn.

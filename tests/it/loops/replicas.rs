@@ -159,6 +159,11 @@ impl Cluster {
         self.replicas[&replica].store.way.cut(cut);
     }
 
+    /// Lets the answers to a replica's readings be on their way for so long.
+    pub(super) fn lag(&self, replica: usize, lag: Duration) {
+        self.replicas[&replica].store.way.lag.send_replace(lag);
+    }
+
     pub(super) fn all(&self) -> Vec<usize> {
         self.replicas.keys().copied().collect()
     }

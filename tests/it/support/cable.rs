@@ -1,6 +1,7 @@
 //! A way to the store that works or does not.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use runner_orchestrator::store::memory::MemoryStore;
 use runner_orchestrator::store::{Store, StoreError, StoreHealth, Topic, Unreadable};
@@ -18,6 +19,8 @@ pub(crate) struct Cable {
     health: watch::Sender<StoreHealth>,
     /// Records that this replica cannot read.
     pub(crate) unreadable: Mutex<Vec<Unreadable>>,
+    /// How long the answers to readings are on their way.
+    pub(crate) lag: watch::Sender<Duration>,
     /// Carry hints; they end with the cable.
     carriers: Mutex<JoinSet<()>>,
 }
@@ -29,6 +32,7 @@ impl Cable {
         Self {
             health: watch::Sender::new(health),
             unreadable: Mutex::default(),
+            lag: watch::Sender::default(),
             carriers: Mutex::default(),
         }
     }
@@ -60,7 +64,14 @@ impl Way for Cable {
         let problem = problem(&self.health.borrow());
         match problem {
             Some(problem) => Err(StoreError::Unavailable { action: call.action, problem }),
-            None => effect.await,
+            None => {
+                let answer = effect.await;
+                if !call.writes {
+                    let lag = *self.lag.borrow();
+                    tokio::time::sleep(lag).await;
+                }
+                answer
+            }
         }
     }
 
