@@ -74,7 +74,8 @@ pub struct DrainBody {
     /// Runners that still take up room there.
     pub runners_left: u32,
     pub left: DrainLeft,
-    /// Nothing is left, neither there nor at GitHub: the host can be taken away.
+    /// Nothing is left, by the host's report and by GitHub's lists, both made since the
+    /// drain began: the host can be taken away.
     pub done: bool,
 }
 
@@ -137,6 +138,10 @@ impl DrainBody {
         ];
         let left = parts.iter().filter(|(many, _)| *many > 0);
         let left: Vec<String> = left.map(|(many, state)| format!("{many} {state}")).collect();
+        if left.is_empty() {
+            return "nothing is seen on it; its next report and GitHub's list will confirm it"
+                .to_owned();
+        }
         format!("left there: {}", left.join(", "))
     }
 }
@@ -171,7 +176,7 @@ pub fn host_bodies(state: &ApiState, reading: &Reading, known: &Known) -> Vec<Ho
             docker_up: host.docker_up,
             docker_version: host.docker_version.clone(),
             draining: view.operator.drains(host),
-            drain: progress(view, &host.host).map(DrainBody::from),
+            drain: progress(view, &host.host, policy, reading.now).map(DrainBody::from),
             stopping: host.stopping,
             max_runners: host.max_runners,
             runners: occupied.get(&host.host).copied().unwrap_or(0),

@@ -1,6 +1,8 @@
 //! Replicas: who is there, who leads, who is whose agent, and on what two of them differ
 //! that must agree. `GET /api/v1/replicas`.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -13,10 +15,12 @@ use super::company::{Known, name};
 use super::extract::{NoBody, Path};
 use super::pools::{SwitchAnswer, Switched, switch};
 use super::problem::{Code, Problem, ProblemBody, the_only};
+use super::reading::Reading;
 use super::shape::{At, IdText};
-use crate::fleet::drain::Left;
+use crate::fleet::drain::{Left, progress};
 use crate::fleet::id::{HostId, IntentId, ReplicaId};
 use crate::fleet::intent::Wish;
+use crate::fleet::policy::Policy;
 use crate::fleet::replica::{ReplicaRecord, disagreements};
 use crate::fleet::view::View;
 
@@ -76,12 +80,12 @@ pub struct ReplicaBody {
 pub struct ReplicaDrainBody {
     /// It leads on, for no other replica is there that could.
     pub leads: bool,
-    /// Hosts it cares for; they are drained with it.
+    /// Hosts it cares for, as far as that is known; they are drained with it.
     #[schema(value_type = Vec<IdText>)]
     pub hosts: Vec<HostId>,
     /// Runners that still take up room on them.
     pub runners_left: u32,
-    /// It does not lead and nothing is left on its hosts: it can be taken away.
+    /// It does not lead, and the drain of each of its hosts is done: it can be taken away.
     pub done: bool,
 }
 
@@ -157,14 +161,20 @@ impl ApiState {
             .company
             .replicas
             .values()
-            .map(|record| self.replica_body(record, known, reading.view()))
+            .map(|record| self.replica_body(record, known, &reading))
             .collect();
         bodies.sort_by_cached_key(|body| (!body.this, body.name.clone()));
         bodies
     }
 
-    fn replica_body(&self, record: &ReplicaRecord, known: &Known, view: &View) -> ReplicaBody {
-        let is_drained = view.operator.draining_replicas.contains(&record.replica);
+    fn replica_body(
+        &self,
+        record: &ReplicaRecord,
+        known: &Known,
+        reading: &Reading,
+    ) -> ReplicaBody {
+        let policy = &self.handle.settings.policy;
+        let is_drained = reading.view().operator.draining_replicas.contains(&record.replica);
         ReplicaBody {
             id: record.replica,
             name: name(Some(record), record.replica),
@@ -183,7 +193,7 @@ impl ApiState {
             started_at: record.started_at.into(),
             announced_at: record.at.into(),
             age_seconds: known.company.at.since(record.at).as_secs_f64(),
-            drain: is_drained.then(|| drain(record.replica, known, view)),
+            drain: is_drained.then(|| drain(record.replica, known, reading, policy)),
             problems: problems(record, known),
         }
     }
@@ -227,16 +237,34 @@ pub async fn list_replicas(State(state): State<ApiState>) -> Json<Replicas> {
 }
 
 /// How far a replica is from being dispensable, whether or not it is drained already.
-fn drain(replica: ReplicaId, known: &Known, view: &View) -> ReplicaDrainBody {
+fn drain(
+    replica: ReplicaId,
+    known: &Known,
+    reading: &Reading,
+    policy: &Policy,
+) -> ReplicaDrainBody {
+    let view = reading.view();
     let leads = known.leader().is_some_and(|(leader, _)| leader == replica);
+    let replicas = &known.company.replicas;
     let of_it = view.hosts.values().filter(|host| host.replica == replica);
-    let hosts: Vec<HostId> = of_it.map(|host| host.host).collect();
-    let left: Vec<Left> = hosts.iter().map(|host| Left::of(view, host)).collect();
+    let mut hosts: BTreeSet<HostId> = of_it.map(|host| host.host).collect();
+    // Before its own first report the host's record is of the process before it.
+    let announced = replicas.get(&replica);
+    let is_free = |host: &HostId| {
+        let record = view.hosts.get(host);
+        record.is_none_or(|record| !replicas.contains_key(&record.replica))
+    };
+    hosts.extend(announced.and_then(|it| it.host).filter(is_free));
+    // It names no host until its daemon has answered.
+    let is_told = announced.is_none_or(|it| it.host.is_some());
+    let is_empty = |host: &HostId| {
+        progress(view, host, policy, reading.now).is_some_and(|drain| drain.is_done())
+    };
     ReplicaDrainBody {
         leads,
-        runners_left: left.iter().map(Left::runners).sum(),
-        done: !leads && left.iter().all(|left| *left == Left::default()),
-        hosts,
+        runners_left: hosts.iter().map(|host| Left::of(view, host).runners()).sum(),
+        done: !leads && is_told && hosts.iter().all(is_empty),
+        hosts: hosts.into_iter().collect(),
     }
 }
 
@@ -297,7 +325,8 @@ pub async fn drain_replica(
     let wish = Wish::DrainReplica { replica };
     let (status, Json(switched)) = switch(&state, &headers, wish, done).await?;
     let reading = state.read();
-    let mut drain = drain(replica, &known, reading.view());
+    let policy = &state.handle.settings.policy;
+    let mut drain = drain(replica, &known, &reading, policy);
     let mut message = switched.message;
     // Where another can lead it does so within moments.
     drain.leads &= is_alone(replica, &known, reading.view());

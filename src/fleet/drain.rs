@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use super::host::Liveness;
 use super::id::HostId;
 use super::intent::DrainBegan;
+use super::policy::Policy;
+use super::pool::Pool;
 use super::runner::RunnerPhase;
 use super::time::Timestamp;
 use super::view::View;
@@ -16,6 +19,9 @@ pub struct Progress {
     /// Runners there when it began; `None` when nobody noted it.
     pub at_first: Option<u32>,
     pub left: Left,
+    /// What is left is known and not only unseen: since the drain began the host has
+    /// reported, or is lost, and GitHub's lists have been read.
+    pub is_known: bool,
 }
 
 /// What still has to go from a host, by state.
@@ -64,10 +70,10 @@ impl Progress {
     /// Whether nothing is left, neither there nor at GitHub: the host can be taken away.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.left == Left::default()
+        self.is_known && self.left == Left::default()
     }
 
-    /// As it stands if the drain begins only now, unless it is under way.
+    /// As it stands in the moment it is asked for: what is left then nobody knows yet.
     #[must_use]
     pub fn begun(view: &View, host: &HostId) -> Self {
         let left = Left::of(view, host);
@@ -76,8 +82,20 @@ impl Progress {
             since: began.map(|began| began.at),
             at_first: Some(began.map_or(left.runners(), |began| began.runners)),
             left,
+            is_known: false,
         }
     }
+}
+
+/// Whether both witnesses have spoken since `since`: a runner placed in the last moment
+/// before it shows in no report and in no list that is older.
+fn is_known(view: &View, host: &HostId, since: Timestamp, policy: &Policy, now: Timestamp) -> bool {
+    let lost = view.liveness(host, policy, now) == Liveness::Lost;
+    let reported = view.hosts.get(host).is_some_and(|record| record.at > since);
+    let read_at = |pool: &Pool| view.ledger.registrations.read_at(&pool.scope);
+    let listed = |pool: &Pool| read_at(pool).is_some_and(|at| at > since);
+    let readable = !view.withheld.hosts.contains(host) && view.ledger.rebuilding.is_none();
+    readable && (lost || reported) && view.pools.values().all(listed)
 }
 
 /// Hosts that are drained and hold nothing any more: whoever takes them away takes nothing
@@ -94,16 +112,18 @@ pub fn dispensable(view: &View) -> BTreeSet<HostId> {
 
 /// The progress of one host's drain; `None` while nobody drains it.
 #[must_use]
-pub fn progress(view: &View, host: &HostId) -> Option<Progress> {
+pub fn progress(view: &View, host: &HostId, policy: &Policy, now: Timestamp) -> Option<Progress> {
     let drained = view.operator.drained_hosts(view.hosts.values().map(|host| &**host));
     if !drained.contains(host) {
         return None;
     }
     let began = view.operator.drains.get(host);
     let seen = view.ledger.draining_since.get(host).copied();
+    let since = began.map(|began| began.at).or(seen);
     Some(Progress {
-        since: began.map(|began| began.at).or(seen),
+        since,
         at_first: began.map(|began| began.runners),
         left: Left::of(view, host),
+        is_known: since.is_some_and(|since| is_known(view, host, since, policy, now)),
     })
 }

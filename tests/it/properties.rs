@@ -310,17 +310,25 @@ fn a_drain_tells_what_is_left() {
         play(&mut world, line).unwrap();
     }
     let host = world.daemons["h1"].agent.host;
-    assert_eq!(progress(&world.view(), &host), None, "nobody drains it");
+    let drain = |world: &mut World| {
+        let (view, policy) = (world.view(), world.policy.clone());
+        progress(&view, &host, &policy, world.now)
+    };
+    assert_eq!(drain(&mut world), None, "nobody drains it");
     for line in ["r1..r3 listen", "r3 runs", "operator drains h1"] {
         play(&mut world, line).unwrap();
     }
-    let left = |world: &mut World| progress(&world.view(), &host).unwrap();
+    let left = |world: &mut World| drain(world).unwrap();
     assert_eq!(left(&mut world).left, Left { idle: 2, busy: 1, ..Left::default() });
     assert_eq!(left(&mut world).at_first, Some(3));
     assert!(!left(&mut world).is_done());
     play(&mut world, "at 2m").unwrap();
     assert_eq!(left(&mut world).left, Left { busy: 1, ..Left::default() });
     play(&mut world, "r3 exits 0").unwrap();
+    play(&mut world, "at 4m").unwrap();
+    assert_eq!(left(&mut world).left, Left::default());
+    assert!(!left(&mut world).is_done(), "GitHub's list was not read since");
+    play(&mut world, "list").unwrap();
     assert!(left(&mut world).is_done());
     assert_eq!(left(&mut world).since, Some(world.began));
 }

@@ -102,6 +102,9 @@ pub(super) fn hosts_table(body: &Value) -> String {
     render(&head, &rows)
 }
 
+/// Nothing is seen there any more, and reports and GitHub's lists have yet to say so.
+const CONFIRMED_SOON: &str = "being confirmed";
+
 /// How far the drain of a host has come: `1 idle, 2 busy of 5`, or `done`.
 fn drain(host: &Value) -> String {
     let Some(drain) = host.get("drain").filter(|drain| !drain.is_null()) else {
@@ -116,6 +119,9 @@ fn drain(host: &Value) -> String {
         Some(format!("{many} {state}"))
     });
     let left: Vec<String> = left.collect();
+    if left.is_empty() {
+        return CONFIRMED_SOON.to_owned();
+    }
     match drain.get("runners_at_first").and_then(Value::as_u64) {
         Some(first) => format!("{} of {first}", left.join(", ")),
         None => left.join(", "),
@@ -150,7 +156,7 @@ fn replica_drain(replica: &Value) -> String {
         None => "-".to_owned(),
         Some(_) if is("done") => "done".to_owned(),
         Some(0) if is("leads") => "leads".to_owned(),
-        Some(0) => "being unregistered".to_owned(),
+        Some(0) => CONFIRMED_SOON.to_owned(),
         Some(left) => format!("{left} runners left"),
     }
 }
@@ -175,6 +181,9 @@ mod tests {
         assert_eq!(told(going), "1 idle, 2 busy of 5");
         let unnoted = json!({"done": false, "left": left, "runners_at_first": null});
         assert_eq!(told(unnoted), "1 idle, 2 busy");
+        let none = json!({"idle": 0, "busy": 0, "starting": 0, "unknown": 0, "unclaimed": 0});
+        let unseen = json!({"done": false, "left": none, "runners_at_first": 5});
+        assert_eq!(told(unseen), "being confirmed");
     }
 
     fn drain_cell(drain: &Value) -> String {

@@ -1,6 +1,8 @@
 //! Draining a replica, as the API shows it.
 
+use runner_orchestrator::fleet::id::ReplicaId;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::world::{Setup, World, led, listening, pair, running};
 
@@ -41,6 +43,10 @@ async fn a_drained_replica_passes_the_lead_on_and_takes_its_host_along() {
     }
     first.report(|record| record.runners.retain(|id, _| ![busy.id, idle.id].contains(id))).await;
     let done = |body: &serde_json::Value| of(body, &ids[0])["done"] == true;
+    let nothing_seen = |body: &serde_json::Value| of(body, &ids[0])["runners_left"] == 0;
+    let seen = second.until("/api/v1/replicas", nothing_seen).await;
+    assert!(!done(&seen), "GitHub's list was never read");
+    second.registrations(Vec::new());
     second.until("/api/v1/replicas", done).await;
 
     let host = second.post("/api/v1/hosts/box/undrain", "").await;
@@ -74,4 +80,33 @@ async fn the_only_replica_leads_on_and_says_so() {
     };
     let ready = world.until("/readyz", told).await;
     assert_eq!(ready["status"], "ready");
+}
+
+/// A process that has just started has reported nothing yet, and its host's record is of the
+/// one before it: what runs there is not nothing.
+#[tokio::test]
+async fn a_replica_that_has_not_reported_yet_is_not_dispensable() {
+    let (first, mut second) = pair(Setup::default(), Setup::default()).await;
+    let before = ReplicaId(Uuid::from_u128(0xdead));
+    first.report(|record| record.replica = before).await;
+    let path = format!("/api/v1/replicas/{}/drain", first.replica);
+    let drained = second.post(&path, "").await.json["drain"].clone();
+    assert_eq!(drained["hosts"], json!([first.host.to_string()]));
+    first.report(|_| ()).await;
+    second.registrations(Vec::new());
+    let rows = |body: &serde_json::Value| body["replicas"].as_array().unwrap().clone();
+    let drain = |body: &serde_json::Value| {
+        let mut rows = rows(body).into_iter();
+        rows.find(|row| row["id"] == first.replica.to_string()).unwrap()["drain"].clone()
+    };
+    second.until("/api/v1/replicas", |body| drain(body)["runners_left"] == 0).await;
+    for _ in 0..20 {
+        assert_eq!(drain(&second.get("/api/v1/replicas").await.json)["done"], false);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    first.report(|record| record.replica = first.replica).await;
+    second.settled(|p| p.view.ledger.draining_since.contains_key(&first.host)).await;
+    first.report(|_| ()).await;
+    second.registrations(Vec::new());
+    second.until("/api/v1/replicas", |body| drain(body)["done"] == true).await;
 }
