@@ -181,6 +181,7 @@ async fn listener(args: ListenerArgs) -> anyhow::Result<ExitCode> {
         never_listen: args.never_listen,
         forged_lines: args.forged_lines,
         ignore_term: args.ignore_term,
+        ..ListenerFaults::default()
     };
     let code = listen(options, first_line(), PlainOut(std::io::stdout()), signals).await;
     Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))

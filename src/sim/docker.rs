@@ -84,12 +84,18 @@ impl ModelDocker {
         self.faults.clear();
     }
 
-    /// The daemon cannot be reached (or can again). Containers go on; event streams end.
+    /// The daemon cannot be reached (or can again). Containers go on; all streams end.
     pub fn set_reachable(&self, reachable: bool) {
         self.faults.set_away(!reachable);
         if !reachable {
             self.host.cut_listeners();
+            self.host.break_output();
         }
+    }
+
+    /// Every stream of output ends, as after a restart of the daemon that nobody noticed.
+    pub fn break_output(&self) {
+        self.host.break_output();
     }
 
     /// How many calls of this kind arrived, failed ones included.
@@ -273,7 +279,7 @@ impl Docker for ModelDocker {
                 // A second one is attached to the output; its input goes nowhere.
                 None => Box::pin(tokio::io::sink()),
             };
-            Ok(Attached { stdin, lines: container.log.attach() })
+            Ok(Attached { stdin, lines: self.host.connected(container.log.attach()) })
         };
         self.faults.call(Operation::Attach, ACTION, attach).await
     }
@@ -319,7 +325,10 @@ impl Docker for ModelDocker {
         query: &LogQuery,
     ) -> Result<BoxStream<'static, Result<LogLine, DockerError>>, DockerError> {
         const ACTION: &str = "reading a container's log";
-        let read = async { Ok(self.host.world().get(ACTION, id)?.log.query(query)) };
+        let read = async {
+            let lines = self.host.world().get(ACTION, id)?.log.query(query);
+            Ok(self.host.connected(lines))
+        };
         self.faults.call(Operation::Logs, ACTION, read).await
     }
 

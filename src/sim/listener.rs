@@ -219,6 +219,7 @@ impl<O: AsyncWrite + Unpin, S: Stream<Item = StopSignal> + Unpin> Listener<O, S>
 
     /// Runs the one job; `None` when it is not this runner's any more.
     async fn do_job(&mut self, service: &Service, session: &str, job: &JobMessage) -> Option<i32> {
+        sleep(self.options.faults.late_start).await;
         match self.start_job(service, session, job).await {
             Started::Ours => (),
             Started::NotOurs => return None,

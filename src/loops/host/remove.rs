@@ -5,12 +5,15 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tracing::{Instrument, info, info_span, warn};
 
 use super::{Event, Host};
+use crate::docker::{DockerError, LogQuery};
 use crate::fleet::converge::Found;
 use crate::fleet::id::{ContainerId, GitHubRunnerId, PoolName, RunnerId, RunnerName};
+use crate::fleet::listener::{Line, classify};
 use crate::fleet::policy::LIST_STALENESS;
 use crate::fleet::pool::Scope;
 use crate::fleet::reason::Reason;
@@ -160,12 +163,40 @@ async fn confirm_absence(host: &Host, order: &RetireOrder, scope: &Scope) -> Ans
     }
 }
 
+/// Only for one that GitHub gives no job any more. Whether it got one just before is asked
+/// of its own log: its output may have broken off, and nobody has followed it since.
 async fn remove_idle(host: &Host, order: &RetireOrder) -> RetireEnd {
     let Some(id) = &order.container else { return RetireEnd::Removed };
+    match began_a_job(host, id).await {
+        Ok(false) => (),
+        Ok(true) => {
+            info!("its log shows a job that began just before; left alone");
+            return RetireEnd::TookAJob;
+        }
+        Err(error) => {
+            warn!(error = %chain(&error), "its log cannot be read, so it is left alone");
+            return RetireEnd::NotNow;
+        }
+    }
     if let Err(error) = host.docker.stop(id, IDLE_STOP_GRACE).await {
         warn!(error = %chain(&error), "could not stop its container");
     }
     if container(host, id).await { RetireEnd::Removed } else { RetireEnd::NotNow }
+}
+
+async fn began_a_job(host: &Host, container: &ContainerId) -> Result<bool, DockerError> {
+    let mut lines = match host.docker.logs(container, &LogQuery::default()).await {
+        Ok(lines) => lines,
+        // What is not there any more runs nothing.
+        Err(error) if error.status() == Some(404) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    while let Some(line) = lines.next().await {
+        if matches!(classify(&line?.text), Some(Line::RunningJob)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// It never had its configuration: no job can have reached it, nobody needs to be asked.

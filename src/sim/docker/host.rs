@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::lock;
@@ -13,8 +13,8 @@ use super::program::{ContainerProgram, Output, Process};
 use super::world::{Container, World};
 use crate::clock::Clock;
 use crate::docker::{
-    ContainerEvent, ContainerEventKind, ContainerState, DockerError, LogStream, RunnerContainer,
-    Swept,
+    ContainerEvent, ContainerEventKind, ContainerState, DockerError, LogLine, LogStream,
+    RunnerContainer, Swept,
 };
 use crate::fleet::id::{ClusterMark, ContainerId};
 
@@ -41,6 +41,8 @@ pub enum Kill {
 pub(super) struct Host {
     world: Mutex<World>,
     events: Mutex<broadcast::Sender<(ClusterMark, ContainerEvent)>>,
+    /// Grows when all streams of output break.
+    breaks: watch::Sender<u64>,
 }
 
 impl Host {
@@ -48,6 +50,7 @@ impl Host {
         Self {
             world: Mutex::new(World::with_images(images)),
             events: Mutex::new(broadcast::Sender::new(EVENTS_WAITING_MAX)),
+            breaks: watch::Sender::default(),
         }
     }
 
@@ -169,6 +172,19 @@ impl Host {
     /// Ends every event stream.
     pub(super) fn cut_listeners(&self) {
         *lock(&self.events) = broadcast::Sender::new(EVENTS_WAITING_MAX);
+    }
+
+    pub(super) fn break_output(&self) {
+        self.breaks.send_modify(|count| *count += 1);
+    }
+
+    /// A stream of output as it goes over a connection: it ends when all of them break.
+    pub(super) fn connected(
+        &self,
+        lines: BoxStream<'static, Result<LogLine, DockerError>>,
+    ) -> BoxStream<'static, Result<LogLine, DockerError>> {
+        let mut breaks = self.breaks.subscribe();
+        lines.take_until(async move { breaks.changed().await }).boxed()
     }
 
     pub(super) fn events(

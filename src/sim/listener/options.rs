@@ -33,6 +33,8 @@ pub struct ListenerFaults {
     pub never_listen: bool,
     /// Print these lines during the job, as a job could.
     pub forged_lines: Vec<String>,
+    /// Let so much pass between a job's message and its start.
+    pub late_start: Duration,
     /// Go on when terminated (an interrupt still works).
     pub ignore_term: bool,
 }

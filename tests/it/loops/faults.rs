@@ -6,7 +6,7 @@ use std::time::Duration;
 use runner_orchestrator::docker::Docker;
 use runner_orchestrator::fleet::intent::Wish;
 use runner_orchestrator::sim::docker::{Fault as DockerFault, Operation};
-use runner_orchestrator::sim::github::{Fault, StateReport};
+use runner_orchestrator::sim::github::{Assumption, Fault, SettingsPatch, StateReport, Variants};
 use runner_orchestrator::sim::listener::ListenerFaults;
 
 use super::world::World;
@@ -84,6 +84,33 @@ async fn docker_is_away_for_two_minutes() {
     world.until_all_done(Duration::from_secs(600)).await;
     world.until(Duration::from_secs(300), "no registrations", |s| s.runners.is_empty()).await;
     world.end().await;
+}
+
+/// Whatever the moment: an idle runner is removed while nobody follows its output, and a
+/// job reaches it just before GitHub deletes its registration.
+#[tokio::test(start_paused = true)]
+async fn a_job_that_began_unfollowed_is_never_killed() {
+    let assigned_late = [Assumption::BusyFrom, Assumption::DeletedWhileAssigned];
+    let late_start = Duration::from_secs(3);
+    for wait_ms in (0..1_000).step_by(50) {
+        let mut world = World::new(ListenerFaults { late_start, ..ListenerFaults::default() });
+        let hostile = Some(Variants::from_iter(assigned_late));
+        world.sim.change_settings(&SettingsPatch { hostile, ..SettingsPatch::default() });
+        world.pool.min_runners = 1;
+        world.start();
+        let listens = |s: &StateReport| s.runners.iter().any(|runner| runner.status == "online");
+        world.until(Duration::from_secs(30), "a runner", listens).await;
+        let runner = world.docker.containers(&World::mark()).await.unwrap().remove(0);
+        // At another moment between two lists each time.
+        tokio::time::sleep(Duration::from_millis(11 * wait_ms)).await;
+        world.docker.break_output();
+        world.wish(Wish::Delete { runner: runner.labels.runner, force: false }).await;
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        world.jobs(&[30.0]);
+        world.until_all_done(Duration::from_secs(300)).await;
+        let job = &world.state().jobs[0];
+        assert_eq!((job.attempts, job.lost), (1, false), "{wait_ms} ms: {job:#?}");
+    }
 }
 
 /// A configuration that may have arrived whole is as good as handed over: its runner may be
