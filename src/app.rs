@@ -24,7 +24,7 @@ use crate::loops::host::standing::Standing;
 use crate::loops::host::{Host, Shutdown};
 use crate::loops::lead::{Lead, Listeners, Published};
 use crate::loops::observe::Observe;
-use crate::loops::share::Share;
+use crate::loops::share::{self, Share};
 use crate::store::Store;
 use crate::telemetry::chain;
 use crate::telemetry::metrics::Metrics;
@@ -185,9 +185,12 @@ impl App {
         let Handle { replica, settings, lease_alive, listeners, .. } = self.handle.clone();
         let (leadership, leads) = watch::channel(None);
         let (store, vitals) = (edges.store.clone(), lease_alive.clone());
-        let stop = self.stop_lead.clone();
+        let (clock, stop) = (edges.clock.clone(), self.stop_lead.clone());
         self.work.spawn(async move {
-            election::lead(store, replica, leadership, vitals, stop).await;
+            let known = share::time_is_known(store.as_ref(), clock.as_ref());
+            if stop.run_until_cancelled(known).await.is_some() {
+                election::lead(store, replica, leadership, vitals, stop).await;
+            }
             "election"
         });
         let announce = Announce {

@@ -34,6 +34,11 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     /// The store's clock showed `time` at the instant `at`. A clock that is not shared
     /// does not care.
     fn heed(&self, _time: Timestamp, _at: Instant) {}
+
+    /// Whether it goes by the store's time. One that never will does from the beginning.
+    fn is_told(&self) -> bool {
+        true
+    }
 }
 
 /// The machine's clock, kept steady: read once, then advanced by tokio's monotonic
@@ -143,6 +148,10 @@ impl Clock for SharedClock {
         let store = time + now.saturating_duration_since(at);
         let base = if course.told { course.now(now) } else { store };
         *course = Course { base, at: now, behind: difference_ms(store, base), told: true };
+    }
+
+    fn is_told(&self) -> bool {
+        self.course().told
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::share;
 use crate::clock::Clock;
 use crate::docker::{Daemon, Docker, NetworkSpec, Pulls};
 use crate::election::{self, Agency};
@@ -171,11 +172,16 @@ impl Host {
             self.standing.send_modify(|standing| standing.is(host, Part::Unknown));
             let (tell, mut agency) = watch::channel(None);
             let resign = CancellationToken::new();
-            let lease =
-                election::serve(self.store.clone(), self.replica, host, tell, resign.clone());
+            let (store, clock) = (self.store.clone(), self.clock.clone());
+            let (replica, resigned) = (self.replica, resign.clone());
             // A set of one, so that it ends with us in any case.
             let mut campaign = JoinSet::new();
-            campaign.spawn(lease);
+            campaign.spawn(async move {
+                let known = share::time_is_known(store.as_ref(), clock.as_ref());
+                if resigned.run_until_cancelled(known).await.is_some() {
+                    election::serve(store, replica, host, tell, resigned).await;
+                }
+            });
             self.under(host, &mut agency, &cancel).await;
             resign.cancel();
             // It only gives the lease up; a panic in it has been reported already.

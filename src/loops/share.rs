@@ -18,6 +18,8 @@ use crate::store::Store;
 const SHARE_EVERY: Duration = Duration::from_secs(1);
 /// The store is asked for its time this often: two good clocks part by a second in days.
 const TIME_EVERY: Duration = Duration::from_secs(10);
+/// Whether the store has told its time by now.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// An answer that took longer tells the time too vaguely.
 const ROUND_TRIP_MAX: Duration = Duration::from_millis(500);
 /// A wall clock further off the store's than this is worth a warning.
@@ -34,6 +36,15 @@ pub struct Share {
 impl std::fmt::Debug for Share {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Share").field("replica", &self.replica).finish_non_exhaustive()
+    }
+}
+
+/// Ends as soon as this replica's instants compare with those of the others. Nobody stands
+/// for a lease before: what is stamped by a wrong clock would look too late, or would hold
+/// its own deadlines up for as long as the clock was ahead.
+pub async fn time_is_known(store: &dyn Store, clock: &dyn Clock) {
+    while store.health().borrow().shared && !clock.is_told() {
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 

@@ -59,6 +59,10 @@ impl Clock for SeededClock {
         self.course.heed(time, at);
     }
 
+    fn is_told(&self) -> bool {
+        self.course.is_told()
+    }
+
     fn ordered_id(&self) -> Uuid {
         let [bytes @ .., _, _, _, _, _, _] = self.sixteen_bytes();
         uuid::Builder::from_unix_timestamp_millis(self.now().0, &bytes).into_uuid()
