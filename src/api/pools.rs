@@ -262,7 +262,8 @@ pub async fn resume_pool(
 
 /// Stop every change, fleet-wide
 ///
-/// Nothing is started, nothing removed, until `unfreeze`. Jobs that run go on.
+/// Nothing is started and nothing that lives is removed, until `unfreeze`. Jobs that run go
+/// on; runners that have ended are cleared away as ever.
 #[utoipa::path(post, path = "/api/v1/freeze", tag = "operate",
     responses(
         (status = 200, description = "Frozen", body = Switched),
