@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::fleet::budget::{Budget, BudgetShare};
 use crate::fleet::id::{GitHubRunnerId, JobId, ReplicaId, RepoName, RunnerName};
 use crate::fleet::pool::{Labels, Scope};
+use crate::fleet::registration::Stillness;
 use crate::fleet::time::Timestamp;
 
 pub use auth::Credentials;
@@ -46,10 +47,12 @@ pub trait GitHub: Send + Sync + fmt::Debug {
     /// all pages. Conditional: an unchanged repository costs no primary-limit point.
     async fn queue(&self, repo: &RepoName) -> Result<QueueReading, GitHubError>;
 
-    /// Every registration of the scope, all pages; a partial list is an error.
+    /// Every registration of the scope, all pages; a partial list is an error. One that
+    /// would not hold still is what its passes showed together, and says that it moved.
     async fn registrations(&self, scope: &Scope) -> Result<RegistrationReading, GitHubError>;
 
-    /// The registration of exactly this name, if any.
+    /// The registration of exactly this name, if any. Where it is not found in a list that
+    /// would not hold still, that is an error.
     async fn find(
         &self,
         scope: &Scope,
@@ -136,11 +139,14 @@ pub struct QueuedJob {
     pub run_id: u64,
 }
 
-/// The registrations of one scope, complete, as of the request's start.
+/// The registrations of one scope, as of the request's start.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RegistrationReading {
     pub scope: Scope,
+    /// The start of the pass that held still, or else of the first one.
     pub begun_at: Timestamp,
+    /// Whether what is missing is known to be.
+    pub stillness: Stillness,
     pub registrations: Vec<Registration>,
 }
 

@@ -15,6 +15,7 @@ mod it {
     mod kill_points;
     mod loops;
     mod properties;
+    mod registrations;
     mod scenarios;
     mod sim_github;
     mod simulation;

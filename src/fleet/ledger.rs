@@ -11,14 +11,16 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::demand::DemandBook;
 use super::host::{HostRecords, Liveness};
-use super::id::{BootId, HostId, IntentId, PoolName, ReplicaId, RunnerId, RunnerName, Term};
+use super::id::{
+    BootId, ClusterMark, HostId, IntentId, PoolName, ReplicaId, RunnerId, RunnerName, Term,
+};
 use super::intent::Operator;
 use super::policy::Policy;
 use super::pool::Pool;
 use super::reason::Reason;
 use super::rebuild::Rebuilding;
 use super::refusals::Refusals;
-use super::registration::{RegistrationBook, ScopeReading};
+use super::registration::{Expected, HostsWord, RegistrationBook, ScopeReading};
 use super::runner::{Failure, RunnerPhase, RunnerRecord};
 use super::time::Timestamp;
 
@@ -299,21 +301,27 @@ impl Ledger {
         }
     }
 
-    /// Takes in a complete runner list of one scope.
+    /// Takes in the runner list of one scope. A runner is expected in its own pool's.
     pub fn absorb_registrations(
         &mut self,
         reading: ScopeReading,
-        mark: &super::id::ClusterMark,
+        mark: &ClusterMark,
+        pools: &BTreeMap<PoolName, Pool>,
         records: &HostRecords,
         policy: &Policy,
     ) {
-        let expected: BTreeMap<RunnerName, Timestamp> = records
+        let registered = records
             .values()
             .flat_map(|record| record.runners.values())
-            .filter(|runner| runner.phase.may_hold_registration())
-            .map(|runner| (runner.name.clone(), runner.phase.since()))
+            .filter(|runner| runner.phase.may_hold_registration());
+        let expected = registered
+            .map(|runner| {
+                let scope = pools.get(&runner.pool).map(|pool| &pool.scope);
+                (runner.name.clone(), Expected { since: runner.phase.since(), scope })
+            })
             .collect();
-        self.registrations.read(reading, mark, &expected, policy);
+        let word = HostsWord { expected, ended: &self.ended };
+        self.registrations.read(reading, mark, &word, policy);
     }
 
     /// Marks jobs that GitHub does not give to runners that could take them: those that

@@ -1,6 +1,10 @@
 //! What GitHub's runner list says, over time: the second witness of every runner.
+//!
+//! A long list in which runners come and go never holds still while its pages are read, and
+//! a row may slip past the reader. What such a reading shows counts as ever; what it lacks
+//! is unknown, and counts as missing only when the next reading lacks it too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +13,11 @@ use super::id::{ClusterMark, GitHubRunnerId, RunnerName};
 use super::policy::Policy;
 use super::pool::Scope;
 use super::time::Timestamp;
+
+use reading::Shown;
+pub use reading::{Expected, HostsWord, Row, ScopeReading, Stillness};
+
+mod reading;
 
 /// One registration of our cluster, as last listed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -20,28 +29,14 @@ pub struct Listed {
     /// The start of the reading that first, without a gap since, showed it offline and
     /// not busy while nobody claimed it.
     pub unclaimed_since: Option<Timestamp>,
+    /// The last reading, of a list that moved, did not show it: it may be there or not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub missed: bool,
 }
 
 /// All registrations of our cluster, by name. Shared: the ledger is copied every turn, a
 /// list is read once a poll.
 pub type Listing = BTreeMap<RunnerName, Listed>;
-
-/// A complete reading of one scope.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ScopeReading {
-    pub scope: Scope,
-    pub begun_at: Timestamp,
-    pub rows: Vec<Row>,
-}
-
-/// One row of a reading.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Row {
-    pub id: GitHubRunnerId,
-    pub name: RunnerName,
-    pub online: bool,
-    pub busy: bool,
-}
 
 /// How a scope's readings went.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -51,6 +46,9 @@ pub struct ScopeState {
     pub error: Option<String>,
     /// Registrations in the scope that are not of this cluster.
     pub foreign: u32,
+    /// Read only once so far, while the list moved: what it lacks may be registered.
+    #[serde(default)]
+    pub half_read: bool,
 }
 
 /// Everything known of registrations.
@@ -64,102 +62,119 @@ pub struct RegistrationBook {
     /// Starts of the readings that showed a runner missing or offline, per runner name,
     /// first and last of an unbroken series.
     denials: BTreeMap<RunnerName, (Timestamp, Timestamp)>,
+    /// Expected runners that the last reading of their scope lacked: when the next one lacks
+    /// them too, that counts even if the list moves. Of use to nobody but this leader.
+    #[serde(skip)]
+    lacked: BTreeSet<RunnerName>,
     /// More than half of a scope's registrations vanished at once: those that have neither
     /// come back nor ended since.
     vanished: BTreeMap<RunnerName, Timestamp>,
 }
 
 impl RegistrationBook {
-    /// Takes in a complete list of one scope. `expected` names the runners that should
-    /// stand in it (handed or later) with the instant since when.
+    /// Takes in a list of one scope, read to its end.
     pub fn read(
         &mut self,
         reading: ScopeReading,
         mark: &ClusterMark,
-        expected: &BTreeMap<RunnerName, Timestamp>,
+        word: &HostsWord<'_>,
         policy: &Policy,
     ) {
-        let ScopeReading { scope, begun_at, rows } = reading;
-        let state = self.scopes.entry(scope.clone()).or_default();
-        if state.read_at.is_some_and(|read| read > begun_at) {
+        let state = self.scopes.entry(reading.scope.clone()).or_default();
+        if state.read_at.is_some_and(|read| read > reading.begun_at) {
             return;
         }
-        let ours_before = self.listed.values().filter(|row| row.scope == scope).count();
-        let (ours, foreign): (Vec<Row>, Vec<Row>) =
-            rows.into_iter().partition(|row| row.name.is_of(mark));
-        state.read_at = Some(begun_at);
+        let foreign = reading.rows.iter().filter(|row| !row.name.is_of(mark)).count();
+        let shown = Shown::of(reading, mark);
+        state.half_read = state.read_at.is_none() && !shown.stillness.is_still();
+        state.read_at = Some(shown.begun_at);
         state.unread_since = None;
         state.error = None;
-        state.foreign = u32::try_from(foreign.len()).unwrap_or(u32::MAX);
-        let ours: BTreeMap<RunnerName, Row> =
-            ours.into_iter().map(|row| (row.name.clone(), row)).collect();
-        self.note_vanishing(&scope, &ours, ours_before, expected, begun_at);
-        self.note_denials(&ours, expected, begun_at, policy);
+        state.foreign = u32::try_from(foreign).unwrap_or(u32::MAX);
+        self.note_vanishing(&shown, word);
+        self.note_denials(&shown, word, policy);
+        self.list(shown, word);
+    }
+
+    /// Brings what is listed up to date.
+    fn list(&mut self, shown: Shown, word: &HostsWord<'_>) {
         let listed = Arc::make_mut(&mut self.listed);
-        listed.retain(|name, row| row.scope != scope || ours.contains_key(name));
-        for (name, row) in ours {
+        listed.retain(|name, row| {
+            let stays = !shown.shows_gone(name, row, word);
+            if shown.lacks(name, row) {
+                // Unclaimed ones must be seen twice without a gap, and this is one.
+                (row.missed, row.unclaimed_since) = (true, None);
+            }
+            stays
+        });
+        let Shown { scope, begun_at, stillness, rows } = shown;
+        // A grace begins with the youngest row there may be.
+        let shown_at = match stillness {
+            Stillness::Still => begun_at,
+            Stillness::Moving { last_pass_at } => last_pass_at,
+        };
+        for (name, row) in rows {
             let before = listed.remove(&name);
-            let idle_ghost = !row.online && !row.busy && !expected.contains_key(&name);
+            let idle_ghost = !row.online && !row.busy && !word.expected.contains_key(&name);
             let unclaimed_since = if idle_ghost {
-                before.and_then(|before| before.unclaimed_since).or(Some(begun_at))
+                before.and_then(|before| before.unclaimed_since).or(Some(shown_at))
             } else {
                 None
             };
-            listed.insert(
-                name,
-                Listed {
-                    id: row.id,
-                    scope: scope.clone(),
-                    online: row.online,
-                    busy: row.busy,
-                    unclaimed_since,
-                },
-            );
+            let (id, scope) = (row.id, scope.clone());
+            let (online, busy, missed) = (row.online, row.busy, false);
+            listed.insert(name, Listed { id, scope, online, busy, unclaimed_since, missed });
         }
     }
 
     /// Registrations that vanish one by one ended; when more than half of those of
     /// *living* runners go in one reading, GitHub is not telling the truth. That stands
     /// until each of them has come back or has ended by its host's word.
-    fn note_vanishing(
-        &mut self,
-        scope: &Scope,
-        ours: &BTreeMap<RunnerName, Row>,
-        ours_before: usize,
-        expected: &BTreeMap<RunnerName, Timestamp>,
-        begun_at: Timestamp,
-    ) {
-        self.vanished.retain(|name, _| expected.contains_key(name) && !ours.contains_key(name));
+    fn note_vanishing(&mut self, shown: &Shown, word: &HostsWord<'_>) {
+        let expected = |name: &RunnerName| word.expected.contains_key(name);
+        self.vanished.retain(|name, _| expected(name) && !shown.rows.contains_key(name));
+        // Those that ended and are only not known to be gone yet are not missed by anybody.
+        let before = self
+            .listed
+            .iter()
+            .filter(|(name, row)| row.scope == shown.scope && (!row.missed || expected(name)));
+        let ours_before = before.count();
         let gone: Vec<RunnerName> = self
             .listed
             .iter()
-            .filter(|(name, row)| {
-                row.scope == *scope && !ours.contains_key(*name) && expected.contains_key(*name)
-            })
+            .filter(|(name, row)| expected(name) && shown.shows_gone(name, row, word))
             .map(|(name, _)| name.clone())
             .collect();
         // Two are half of a small fleet and prove nothing.
         if gone.len() > 2 && gone.len() * 2 > ours_before {
-            self.vanished.extend(gone.into_iter().map(|name| (name, begun_at)));
+            self.vanished.extend(gone.into_iter().map(|name| (name, shown.begun_at)));
         }
     }
 
-    fn note_denials(
-        &mut self,
-        ours: &BTreeMap<RunnerName, Row>,
-        expected: &BTreeMap<RunnerName, Timestamp>,
-        begun_at: Timestamp,
-        policy: &Policy,
-    ) {
-        for (name, since) in expected {
-            let online = ours.get(name).is_some_and(|row| row.online);
-            if online || begun_at < *since + policy.list_staleness {
+    fn note_denials(&mut self, shown: &Shown, word: &HostsWord<'_>, policy: &Policy) {
+        let here = word.expected.iter().filter(|(_, one)| one.scope == Some(&shown.scope));
+        for (name, Expected { since, .. }) in here {
+            let row = shown.rows.get(name);
+            let online = row.is_some_and(|row| row.online);
+            if online || shown.begun_at < *since + policy.list_staleness {
                 self.denials.remove(name);
-            } else {
-                self.denials.entry(name.clone()).or_insert((begun_at, begun_at)).1 = begun_at;
+                self.lacked.remove(name);
+                continue;
+            }
+            let denied = match row {
+                Some(_) => {
+                    self.lacked.remove(name);
+                    true
+                }
+                None => !self.lacked.insert(name.clone()) || shown.stillness.is_still(),
+            };
+            if denied {
+                let at = shown.begun_at;
+                self.denials.entry(name.clone()).or_insert((at, at)).1 = at;
             }
         }
-        self.denials.retain(|name, _| expected.contains_key(name));
+        self.denials.retain(|name, _| word.expected.contains_key(name));
+        self.lacked.retain(|name| word.expected.contains_key(name));
     }
 
     /// Notes that a scope's list could not be read. What was known stays.
@@ -169,8 +184,8 @@ impl RegistrationBook {
         state.error = Some(error);
     }
 
-    /// Whether two complete readings have shown the runner missing or offline, both begun
-    /// well after `since`, the instant it began to listen.
+    /// Whether the runner was shown missing or offline twice, both times well after `since`,
+    /// the instant it began to listen.
     #[must_use]
     pub fn denies(&self, name: &RunnerName, since: Timestamp, policy: &Policy) -> bool {
         self.denials
@@ -191,6 +206,13 @@ impl RegistrationBook {
             .get(scope)
             .and_then(|state| state.read_at)
             .is_some_and(|read| now.since(read) <= policy.registrations_fresh)
+    }
+
+    /// Whether what is not listed in a scope is known to be missing: not before its list
+    /// held still, or was read twice.
+    #[must_use]
+    pub fn knows_missing(&self, scope: &Scope) -> bool {
+        self.scopes.get(scope).is_some_and(|state| state.read_at.is_some() && !state.half_read)
     }
 
     /// Whether a mass of registrations vanished at once and is still missing.

@@ -182,10 +182,10 @@ impl View {
             return true;
         }
         let registrations = &self.ledger.registrations;
-        let readable = self
-            .pools
-            .get(runner.pool)
-            .is_some_and(|pool| registrations.is_fresh(&pool.scope, policy, now));
+        let readable = self.pools.get(runner.pool).is_some_and(|pool| {
+            let scope = &pool.scope;
+            registrations.is_fresh(scope, policy, now) && registrations.knows_missing(scope)
+        });
         !readable || registrations.shows_alive(runner.name)
     }
 }

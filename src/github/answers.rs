@@ -21,8 +21,12 @@ pub(crate) struct Listing<T> {
 }
 
 /// Something GitHub lists in pages.
-pub(crate) trait Item: Clone + Send + Sync + 'static {
+pub(crate) trait Item: Clone + PartialEq + Send + Sync + 'static {
     fn read(body: &[u8]) -> serde_json::Result<Listing<Self>>;
+    /// Whether two rows are of the same thing, whatever has become of it.
+    fn is_same(&self, other: &Self) -> bool {
+        self == other
+    }
     /// A page as a text for the next leader, where that saves it calls.
     fn keep(_page: &Listing<Self>) -> Option<String> {
         None
@@ -205,6 +209,10 @@ impl Item for Registration {
             listed: page.runners.len(),
             items: page.runners.into_iter().map(Self::from).collect(),
         })
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.id == other.id
     }
 
     fn bytes(&self) -> usize {

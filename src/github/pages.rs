@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join, try_join_all};
 use http::header::{ETAG, LINK};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::GitHubError;
 use super::answers::{Item, Listing};
@@ -16,11 +16,19 @@ use super::cache::{Cache, Key, Remembered};
 use super::line::{Bearer, Call, Line, refused, unreadable};
 use super::route::{Account, Route};
 use super::wire::Answer;
+use crate::fleet::registration::Stillness;
+use crate::fleet::time::Timestamp;
 
 /// GitHub's largest page.
 pub(crate) const PER_PAGE: usize = 100;
-/// Readings of a list that changes while it is read, before that is an error.
+/// Passes over a list that changes while it is read, before the last one is taken as it is.
 const PASSES_MAX: usize = 3;
+/// Passes over such a list where all of it must be known. What goes moves the rows behind it
+/// up, past a reader who reads on; the next pass finds a row that slipped past unless as
+/// much has gone meanwhile as to move it by a whole page. So two show nearly everything, and
+/// whoever asks takes nothing for missing before two readings have lacked it. Each further
+/// pass would cost up to a hundred points every poll, of nine hundred a minute.
+const WHOLE_PASSES_MAX: usize = 2;
 
 /// A list to be read to its end.
 #[derive(Clone, Copy, Debug)]
@@ -38,10 +46,22 @@ pub(crate) struct List<'a> {
 /// What a list that is longer than `pages_max` or will not hold still comes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Completeness {
-    /// An error: something would be taken for missing.
+    /// Too long: an error, for something would be taken for missing. Moving: all that any
+    /// pass showed.
     Whole,
-    /// What was read: the rest makes no difference to what we do.
+    /// What was read last: the rest makes no difference to what we do.
     AsFarAsRead,
+}
+
+/// A list as it was read.
+#[derive(Debug)]
+pub(crate) struct Reading<T> {
+    /// Of a list that moved, the rows of all passes, the last pass first.
+    pub(crate) items: Vec<T>,
+    /// The start of the pass that held still, or else of the first one.
+    pub(crate) begun_at: Timestamp,
+    /// Means something only where all had to be known.
+    pub(crate) stillness: Stillness,
 }
 
 /// Whether answers are remembered for conditional requests.
@@ -107,33 +127,49 @@ impl Caller {
         Ok((answer, remembered))
     }
 
-    /// Reads the list to its end.
+    /// The items of a list read to its end.
     pub(crate) async fn list<T: Item>(&self, list: List<'_>) -> Result<Vec<T>, GitHubError> {
-        for _ in 0..PASSES_MAX {
-            let pages = self.pages::<T>(list).await?;
+        Ok(self.read(list).await?.items)
+    }
+
+    /// Reads the list to its end.
+    pub(crate) async fn read<T: Item>(&self, list: List<'_>) -> Result<Reading<T>, GitHubError> {
+        let whole = list.completeness == Completeness::Whole;
+        let passes = if whole { WHOLE_PASSES_MAX } else { PASSES_MAX };
+        let begun_at = self.line.now();
+        let mut moving: Option<Reading<T>> = None;
+        for _ in 0..passes {
+            let pass_at = self.line.now();
+            let pages = match self.pages::<T>(list).await {
+                Ok(pages) => pages,
+                // What was read is true; only more of it may be missing.
+                Err(GitHubError::Shed { .. }) if whole && moving.is_some() => break,
+                Err(error) => return Err(error),
+            };
             let cut = pages.len() >= list.pages_max && !ended(&pages);
-            if cut && list.completeness == Completeness::Whole {
+            if cut && whole {
                 let text = format!("more than {} pages", list.pages_max);
                 return Err(unreadable(list.route, text));
             }
             if cut {
                 warn!(route = list.route.name, pages = pages.len(), "a list was cut short");
             }
-            if cut || held_still(&pages) {
-                return Ok(items(&pages));
+            let mut items = items(&pages);
+            if cut || (held_still(&pages) && (!whole || self.ends_stand(list, &pages).await?)) {
+                let stillness = Stillness::Still;
+                return Ok(Reading { items, begun_at: pass_at, stillness });
             }
+            let before = moving.take().filter(|_| whole);
+            items.extend(before.into_iter().flat_map(|before| before.items));
+            let stillness = Stillness::Moving { last_pass_at: pass_at };
+            moving = Some(Reading { items, begun_at, stillness });
         }
-        match list.completeness {
-            Completeness::Whole => {
-                Err(unreadable(list.route, "the list kept changing while it was read"))
-            }
-            // The next reading is the correction.
-            Completeness::AsFarAsRead => Ok(items(&self.pages::<T>(list).await?)),
-        }
+        debug!(route = list.route.name, "a list kept changing while it was read");
+        moving.ok_or_else(|| unreadable(list.route, "not read at all"))
     }
 
     /// All pages once: the first tells how many there are, the others are read together,
-    /// so that little can change meanwhile.
+    /// so that little can change meanwhile. See [`Self::ends_stand`] for their order.
     async fn pages<T: Item>(&self, list: List<'_>) -> Result<Vec<Page<T>>, GitHubError> {
         let first = self.page::<T>(list, 1).await?;
         let known = match first.listing.total {
@@ -144,11 +180,42 @@ impl Caller {
         };
         let known = known.min(list.pages_max);
         let mut pages = vec![first];
-        pages.extend(try_join_all((2..=known).map(|number| self.page(list, number))).await?);
+        // Of a list that must be whole the last one comes before those between.
+        let last = match list.completeness {
+            Completeness::Whole if known > 2 => Some(self.page(list, known).await?),
+            Completeness::Whole | Completeness::AsFarAsRead => None,
+        };
+        let between = 2..=known - usize::from(last.is_some());
+        pages.extend(try_join_all(between.map(|number| self.page(list, number))).await?);
+        pages.extend(last);
         while pages.len() < list.pages_max && pages.last().is_some_and(|page| page.has_next) {
             pages.push(self.page(list, pages.len() + 1).await?);
         }
         Ok(pages)
+    }
+
+    /// Whether the first and the last page are as they were before those between were read.
+    /// Where one comes for each that goes the total stays, and rows slip past all the same;
+    /// but whatever comes or goes in a list changes its last page, or its first.
+    async fn ends_stand<T: Item>(
+        &self,
+        list: List<'_>,
+        pages: &[Page<T>],
+    ) -> Result<bool, GitHubError> {
+        let [first, .., last] = pages else { return Ok(true) };
+        if first.listing.total.is_none() {
+            // What tells no total is taken as it is.
+            return Ok(true);
+        }
+        let again = try_join(self.page(list, 1), self.page(list, pages.len())).await;
+        match again {
+            Ok((first_again, last_again)) => {
+                Ok(same(first, &first_again) && same(last, &last_again))
+            }
+            // Nobody can tell, then.
+            Err(GitHubError::Shed { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     async fn page<T: Item>(&self, list: List<'_>, number: usize) -> Result<Page<T>, GitHubError> {
@@ -234,6 +301,12 @@ fn has_next(answer: &Answer) -> bool {
 fn held_still<T>(pages: &[Page<T>]) -> bool {
     let Some(total) = pages.first().and_then(|page| page.listing.total) else { return true };
     pages.iter().all(|page| page.listing.total == Some(total)) && listed(pages) >= total
+}
+
+/// Whether two readings of a page show the same things in the same order.
+fn same<T: Item>(a: &Page<T>, b: &Page<T>) -> bool {
+    let (a, b) = (&a.listing.items, &b.listing.items);
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_same(b))
 }
 
 /// Whether the last page is the end of the list. A filtered list of runs ends after 1,000,

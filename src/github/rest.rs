@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::auth::{Auth, Credentials};
 use super::budget::CallClass;
 use super::line::{Call, Line, refused, unreadable};
-use super::pages::{Caller, Completeness, List, Memory};
+use super::pages::{Caller, Completeness, List, Memory, Reading};
 use super::queue::Queues;
 use super::route::{Account, DELETE_RUNNER, FIND_RUNNER, JIT, ORG_REPOS, RUNNERS, Route, segment};
 use super::wire::Wire;
@@ -110,7 +110,7 @@ impl RestGitHub {
         route: Route,
         query: &str,
         memory: Memory,
-    ) -> Result<Vec<Registration>, GitHubError> {
+    ) -> Result<Reading<Registration>, GitHubError> {
         let account = Account::of(scope);
         let path = format!("{}/actions/runners{query}", account.prefix());
         let list = List {
@@ -122,9 +122,10 @@ impl RestGitHub {
             completeness: Completeness::Whole,
             memory,
         };
-        let mut runners: Vec<Registration> = self.caller.list(list).await?;
-        runners.sort_by_key(|runner| runner.id);
-        runners.dedup_by_key(|runner| runner.id);
+        let mut runners: Reading<Registration> = self.caller.read(list).await?;
+        // The younger of two rows comes first, stays first, and is kept.
+        runners.items.sort_by_key(|runner| runner.id);
+        runners.items.dedup_by_key(|runner| runner.id);
         Ok(runners)
     }
 }
@@ -160,9 +161,10 @@ impl GitHub for RestGitHub {
     }
 
     async fn registrations(&self, scope: &Scope) -> Result<RegistrationReading, GitHubError> {
-        let begun_at = self.caller.line.now();
-        let registrations = self.runners(scope, RUNNERS, "", Memory::Kept).await?;
-        Ok(RegistrationReading { scope: scope.clone(), begun_at, registrations })
+        let Reading { items, begun_at, stillness } =
+            self.runners(scope, RUNNERS, "", Memory::Kept).await?;
+        let scope = scope.clone();
+        Ok(RegistrationReading { scope, begun_at, stillness, registrations: items })
     }
 
     async fn find(
@@ -173,7 +175,11 @@ impl GitHub for RestGitHub {
         // The filter is GitHub's and may be loose; equality is ours to check.
         let query = format!("?name={}", segment(name.as_str()));
         let runners = self.runners(scope, FIND_RUNNER, &query, Memory::None).await?;
-        Ok(runners.into_iter().find(|runner| runner.name == *name))
+        let found = runners.items.into_iter().find(|runner| runner.name == *name);
+        if found.is_none() && !runners.stillness.is_still() {
+            return Err(unreadable(FIND_RUNNER, "the list kept changing while it was read"));
+        }
+        Ok(found)
     }
 
     async fn mint(&self, request: &MintRequest) -> Result<Minted, GitHubError> {

@@ -30,8 +30,8 @@ use crate::telemetry::metrics::{Dependency, LoopName, Metrics, Outcome};
 const READS_AT_ONCE: usize = 16;
 /// A list of repositories that could not be read is asked for again after this.
 const RELIST_AFTER: Duration = Duration::from_secs(30);
-/// A runner list that this leader has never seen is asked for again after this: until it
-/// has been, nothing is placed.
+/// A runner list that this leader has never seen, or once while it moved, is asked for again
+/// after this: until it is known who is not registered, nothing is placed.
 const FIRST_LIST_RETRY: Duration = Duration::from_secs(3);
 /// After a runner took a job its repository is read again, at most this often.
 const REREAD_EVERY: Duration = Duration::from_secs(1);
@@ -185,7 +185,7 @@ impl Observe {
 
     fn never_listed(&self) -> bool {
         let ledger = self.ledger();
-        self.scopes().iter().any(|scope| ledger.registrations.read_at(scope).is_none())
+        self.scopes().iter().any(|scope| !ledger.registrations.knows_missing(scope))
     }
 
     fn tell(&self) {
@@ -296,8 +296,12 @@ impl Observe {
                             busy: row.busy,
                         })
                         .collect();
-                    let reading =
-                        ScopeReading { scope: scope.clone(), begun_at: reading.begun_at, rows };
+                    let reading = ScopeReading {
+                        scope: scope.clone(),
+                        begun_at: reading.begun_at,
+                        stillness: reading.stillness,
+                        rows,
+                    };
                     let hosts = match self.store.snapshot().await {
                         Ok(snapshot) => snapshot.hosts,
                         Err(error) => {
@@ -308,6 +312,7 @@ impl Observe {
                     self.ledger().absorb_registrations(
                         reading,
                         &self.cluster,
+                        &self.pools,
                         &hosts,
                         &self.policy,
                     );

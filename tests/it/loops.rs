@@ -6,5 +6,6 @@ mod draining;
 mod faults;
 mod leading;
 mod life;
+mod lists;
 mod replicas;
 mod world;

@@ -205,6 +205,11 @@ scenarios! {
     mass_vanish_freezes_removals
     maximum_bounds_occupied
     min_idle_is_kept_beside_running_ones
+    moving_list_confirms_a_404_by_name
+    moving_list_denies_only_by_two_readings_in_a_row
+    moving_list_keeps_a_lost_hosts_runner_once
+    moving_list_orphan_seen_without_a_gap
+    moving_list_read_once_places_nothing
     never_handed_is_removed_without_asking
     new_leader_and_a_vanished_record
     new_leader_counts_registrations_first

@@ -110,10 +110,10 @@ impl<'a> Turn<'a> {
         self.unread.get(scope).and_then(|unknown| unknown.list.as_ref())
     }
 
-    /// Whether this leader has yet to see its first complete runner list of a scope.
+    /// Whether this leader has yet to learn who is registered in a scope, and who is not.
     #[must_use]
     pub fn never_listed(&self, scope: &Scope) -> bool {
-        self.view.ledger.registrations.read_at(scope).is_none()
+        !self.view.ledger.registrations.knows_missing(scope)
     }
 
     /// Why a pool's idle runners may not be called surplus: its queue is not known.

@@ -154,10 +154,24 @@ async fn confirm_absence(host: &Host, order: &RetireOrder, scope: &Scope) -> Ans
             // A list may be a minute old. While it shows the runner alive, the 404 may be
             // one of permission, and the runner is left; a later list settles it.
             Some(row) if row.busy || row.online => Answer::Unclear,
-            _ => Answer::Gone,
+            None if !reading.stillness.is_still() => confirm_by_name(host, order, scope).await,
+            Some(_) | None => Answer::Gone,
         },
         Err(error) => {
             warn!(error = %chain(&error), "not found, and the runner list did not confirm it");
+            Answer::Unclear
+        }
+    }
+}
+
+/// A list that moved while it was read may lack it by chance. That of its name alone fits one
+/// page, and holds still where the whole never does.
+async fn confirm_by_name(host: &Host, order: &RetireOrder, scope: &Scope) -> Answer {
+    match host.github.find(scope, &order.name).await {
+        Ok(Some(row)) if row.busy || row.online => Answer::Unclear,
+        Ok(_) => Answer::Gone,
+        Err(error) => {
+            warn!(error = %chain(&error), "not found, and its name could not be looked up");
             Answer::Unclear
         }
     }

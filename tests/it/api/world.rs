@@ -22,7 +22,7 @@ use runner_orchestrator::fleet::id::{
 use runner_orchestrator::fleet::ledger::Ledger;
 use runner_orchestrator::fleet::policy::Policy;
 use runner_orchestrator::fleet::pool::{Labels, Pool, Resources, Scope};
-use runner_orchestrator::fleet::registration::{Row, ScopeReading};
+use runner_orchestrator::fleet::registration::{Row, ScopeReading, Stillness};
 use runner_orchestrator::fleet::runner::{RunnerPhase, RunnerRecord};
 use runner_orchestrator::fleet::time::Timestamp;
 use runner_orchestrator::fleet::view::View;
@@ -340,10 +340,13 @@ impl World {
     /// What GitHub's runner list shows.
     pub(super) fn registrations(&self, rows: Vec<Row>) {
         let scope = Scope::Repo(RepoName::from(REPO));
-        let reading = ScopeReading { scope, begun_at: self.now(), rows };
+        let stillness = Stillness::Still;
+        let reading = ScopeReading { scope, begun_at: self.now(), stillness, rows };
         let (mark, policy) = (ClusterMark::derive(MARK), Policy::default());
-        let hosts = BTreeMap::new();
-        self.ledger.lock().unwrap().absorb_registrations(reading, &mark, &hosts, &policy);
+        let (pools, hosts) = (BTreeMap::new(), BTreeMap::new());
+        let mut ledger = self.ledger.lock().unwrap();
+        ledger.absorb_registrations(reading, &mark, &pools, &hosts, &policy);
+        drop(ledger);
         self.observed.send_modify(|count| *count += 1);
     }
 

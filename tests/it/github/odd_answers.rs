@@ -8,6 +8,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use runner_orchestrator::fleet::id::GitHubRunnerId;
+use runner_orchestrator::fleet::registration::Stillness;
+use runner_orchestrator::github::budget::POINTS_PER_MINUTE;
 use runner_orchestrator::github::{GitHub, GitHubError};
 use runner_orchestrator::sim::github::{Fault, NewJobs, SimOptions};
 use serde::Deserialize;
@@ -49,6 +52,9 @@ async fn a_broken_answer_is_an_error_that_names_its_route_and_the_next_one_is_re
         }
     }
 }
+
+/// What reading runner lists may spend of a minute's points.
+const REGISTRATION_POINTS: u32 = POINTS_PER_MINUTE - 50;
 
 #[derive(Deserialize)]
 struct Page {
@@ -106,15 +112,56 @@ async fn a_list_that_changes_while_it_is_read_is_read_again() {
         pat("t"),
     );
     let reading = github.registrations(&org()).await.unwrap();
+    assert_eq!(reading.stillness, Stillness::Still);
     assert_eq!(reading.registrations.len(), 100);
     assert!(reading.registrations.iter().any(|r| r.name.as_str() == "r-100"));
 }
 
 #[tokio::test]
-async fn a_list_that_stays_shorter_than_its_total_is_an_error() {
+async fn a_list_that_stays_shorter_than_its_total_has_not_shown_all() {
     let github = to_router(runners(|_, _| page_of(5, 0..4, false)), pat("t"));
-    let error = github.registrations(&org()).await.unwrap_err();
+    let reading = github.registrations(&org()).await.unwrap();
+    assert_eq!(reading.registrations.len(), 4);
+    assert!(!reading.stillness.is_still());
+}
+
+#[tokio::test]
+async fn of_two_rows_of_a_moving_list_the_younger_counts() {
+    let rows = |_, asked| {
+        let row = |busy| json!({"id": 1, "name": "r-1", "status": "online", "busy": busy});
+        Json(json!({"total_count": 2, "runners": [row(asked == 1)]})).into_response()
+    };
+    let github = to_router(runners(rows), pat("t"));
+    let reading = github.registrations(&org()).await.unwrap();
+    assert_eq!(reading.registrations.len(), 1);
+    assert!(reading.registrations[0].busy, "as the second pass has it");
+}
+
+/// A name that is not found where the list did not hold still is not known to be free.
+#[tokio::test]
+async fn a_name_missing_from_a_moving_list_is_an_error() {
+    let github = to_router(runners(|_, _| page_of(5, 0..4, false)), pat("t"));
+    assert!(github.find(&org(), &"r-3".into()).await.unwrap().is_some());
+    let error = github.find(&org(), &"r-4".into()).await.unwrap_err();
     assert!(matches!(error, GitHubError::Answer { .. }), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_there_is_no_room_for_is_left_out() {
+    let github = to_router(runners(|_, _| page_of(5, 0..4, false)), pat("t"));
+    // Two points a reading, of what the minute has for such; one is spent apart.
+    github.deregister(&org(), GitHubRunnerId(9)).await.unwrap();
+    let mut whole = 0;
+    while github.budget().points_this_minute + 2 <= REGISTRATION_POINTS {
+        github.registrations(&org()).await.unwrap();
+        whole += 1;
+    }
+    assert!(whole > 400, "{whole}");
+    assert_eq!(github.budget().points_this_minute, REGISTRATION_POINTS - 1);
+    let half = github.registrations(&org()).await.unwrap();
+    assert_eq!((half.registrations.len(), half.stillness.is_still()), (4, false));
+    let none = github.registrations(&org()).await.unwrap_err();
+    assert!(matches!(none, GitHubError::Shed { .. }), "{none:?}");
 }
 
 #[tokio::test]

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use runner_orchestrator::fleet::id::RunnerName;
+use runner_orchestrator::fleet::id::{GitHubRunnerId, RunnerName};
 use runner_orchestrator::fleet::pool::Scope;
+use runner_orchestrator::fleet::registration::Stillness;
 use runner_orchestrator::github::GitHub;
 use runner_orchestrator::sim::github::{
     Assumption, NewJobs, PlantedRunners, ReposPatch, Settings, SimOptions, Variants,
 };
 
-use super::support::{JOBS, RUNNERS, RUNS, calls, org, plant, repo, served};
+use super::support::{
+    JOBS, Leaves, RUNNERS, RUNS, calls, org, plant, quiet, repo, restless, served,
+};
 
 #[tokio::test]
 async fn all_pages_of_registrations_are_read_also_beyond_thirty() {
@@ -20,8 +23,45 @@ async fn all_pages_of_registrations_are_read_also_beyond_thirty() {
     let reading = github.registrations(&org()).await.unwrap();
     let names: BTreeSet<_> = reading.registrations.iter().map(|r| r.name.clone()).collect();
     assert_eq!((reading.registrations.len(), names.len()), (250, 250));
-    assert_eq!(calls(&sim, RUNNERS), 3);
+    assert_eq!(reading.stillness, Stillness::Still);
+    assert_eq!(calls(&sim, RUNNERS), 3 + 2, "the first and the last once more");
     assert_eq!(reading.scope, org());
+}
+
+/// Each page after the first begins with a row too late: what went before moved them up.
+#[tokio::test(start_paused = true)]
+async fn a_list_that_never_holds_still_is_what_its_passes_show_together() {
+    let (sim, _) = quiet(&SimOptions::default());
+    plant(&sim, "r", 250);
+    let github = restless(&sim, Leaves::AGap);
+    let before = github.budget().points_this_minute;
+    let reading = github.registrations(&org()).await.unwrap();
+    assert_eq!(github.budget().points_this_minute - before, 2 * 3, "two passes over three pages");
+    let Stillness::Moving { last_pass_at } = reading.stillness else { panic!("{reading:?}") };
+    assert!(last_pass_at > reading.begun_at, "as old as the first pass");
+    let ids: BTreeSet<_> = reading.registrations.iter().map(|r| r.id).collect();
+    assert_eq!(ids.len(), reading.registrations.len(), "each once");
+    let left = sim.state().runners;
+    assert_eq!(left.len(), 250 - 2 * 2);
+    for runner in left {
+        assert!(ids.contains(&GitHubRunnerId(runner.id.0)), "{runner:?} slipped past");
+    }
+}
+
+/// Regression: where one comes for each that goes the total stays, and what slipped past
+/// counted as missing.
+#[tokio::test(start_paused = true)]
+async fn a_list_in_which_as_many_come_as_go_is_seen_to_move() {
+    let (sim, _) = quiet(&SimOptions::default());
+    plant(&sim, "r", 450);
+    let before: BTreeSet<u64> = sim.state().runners.iter().map(|runner| runner.id.0).collect();
+    let github = restless(&sim, Leaves::ASuccessor);
+    let reading = github.registrations(&org()).await.unwrap();
+    assert!(!reading.stillness.is_still());
+    let ids: BTreeSet<u64> = reading.registrations.iter().map(|r| r.id.0).collect();
+    let left: BTreeSet<u64> = sim.state().runners.iter().map(|runner| runner.id.0).collect();
+    assert_eq!(left.len(), 450);
+    assert!(ids.is_superset(&before.intersection(&left).copied().collect()));
 }
 
 #[tokio::test]
@@ -81,7 +121,7 @@ async fn what_did_not_change_costs_no_primary_point() {
     assert_eq!(github.queue(&repo(1)).await.unwrap().jobs.len(), 4, "a change is seen");
     let not_modified: u64 =
         github.calls().iter().filter(|row| row.outcome == "304").map(|row| row.count).sum();
-    assert_eq!(not_modified, 2 + 3 + 2 + 1 + 4);
+    assert_eq!(not_modified, 2 + 3 + (2 + 4) + 1 + 4);
 }
 
 #[tokio::test]

@@ -1,18 +1,23 @@
 //! A modelled GitHub and the real client in front of it.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{KeyPair as _, RsaKeyPair};
 use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use runner_orchestrator::clock::{Clock, SystemClock};
-use runner_orchestrator::fleet::id::{RepoName, RunnerName};
+use runner_orchestrator::fleet::id::{GitHubRunnerId, RepoName, RunnerName};
 use runner_orchestrator::fleet::pool::{Labels, Scope};
-use runner_orchestrator::github::{Credentials, GitHubSettings, MintRequest, RestGitHub};
+use runner_orchestrator::github::{
+    Credentials, Deregistered, GitHub, GitHubSettings, MintRequest, RestGitHub,
+};
 use runner_orchestrator::sim::github::{
     AppSpec, Fault, InstallationSpec, PlantedRunners, SimGitHub, SimHandle, SimOptions,
 };
@@ -58,6 +63,40 @@ pub(crate) fn to_router(router: Router, credentials: Credentials) -> RestGitHub 
     let api_url = "http://github.test/api/v3".to_owned();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     RestGitHub::in_process(GitHubSettings { api_url, credentials }, router, clock).unwrap()
+}
+
+/// What a runner leaves in the list when it goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Leaves {
+    AGap,
+    /// Another is registered for it.
+    ASuccessor,
+}
+
+/// A client of the model in which runners go while their list is read: a moment before each
+/// page but the first is served, the one registered longest is deleted.
+pub(crate) fn restless(sim: &SimGitHub, leaves: Leaves) -> RestGitHub {
+    let model = sim.clone();
+    let others = Arc::new(to_router(sim.router(), pat("sim-token")));
+    let oldest: BTreeSet<u64> = sim.state().runners.iter().map(|runner| runner.id.0).collect();
+    let oldest = Arc::new(Mutex::new(oldest.into_iter()));
+    let someone_goes = from_fn(move |request: Request, next: Next| {
+        let (others, oldest, model) = (Arc::clone(&others), Arc::clone(&oldest), model.clone());
+        async move {
+            let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+            if path.ends_with("/actions/runners") && !query.ends_with("page=1") {
+                pass(1).await;
+                let id = oldest.lock().unwrap().next().unwrap();
+                let gone = others.deregister(&org(), GitHubRunnerId(id)).await.unwrap();
+                assert_eq!(gone, Deregistered::Deleted);
+                if leaves == Leaves::ASuccessor {
+                    plant(&model, &format!("after-{id}"), 1);
+                }
+            }
+            next.run(request).await
+        }
+    });
+    to_router(sim.router().layer(someone_goes), pat("sim-token"))
 }
 
 pub(crate) fn org() -> Scope {

@@ -10,7 +10,6 @@ use runner_orchestrator::fleet::id::{ClusterMark, IntentId, PoolName, RepoName};
 use runner_orchestrator::fleet::intent::{Intent, Wish};
 use runner_orchestrator::fleet::policy::Policy;
 use runner_orchestrator::fleet::pool::{Pool, Resources, Scope};
-use runner_orchestrator::fleet::time::Timestamp;
 use runner_orchestrator::github::{Credentials, GitHubSettings, RestGitHub};
 use runner_orchestrator::loops::announce::Peers;
 use runner_orchestrator::loops::host::Shutdown;
@@ -26,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::lists::{Lists, bent};
+
 pub(super) const REPO: &str = "acme/repo-1";
 pub(super) const CLUSTER: &str = "loops";
 pub(super) const IMAGE: &str = "runner:model";
@@ -37,6 +38,7 @@ pub(super) struct World {
     tasks: JoinSet<()>,
     orchestrator: Option<Orchestrator>,
     pub(super) pool: Pool,
+    pub(super) lists: Lists,
 }
 
 struct Orchestrator {
@@ -88,7 +90,7 @@ impl World {
             Arc::new(ModelDocker::new(TaskTracker::new(), clock, Arc::new(program), settings));
         let mut tasks = JoinSet::new();
         tasks.spawn(sim.clone().drive(CancellationToken::new()));
-        Self { sim, docker, tasks, orchestrator: None, pool: pool() }
+        Self { sim, docker, tasks, orchestrator: None, pool: pool(), lists: Lists::default() }
     }
 
     pub(super) fn mark() -> ClusterMark {
@@ -102,7 +104,8 @@ impl World {
             api_url: "http://sim.invalid/api/v3".to_owned(),
             credentials: Credentials::Token("sim-token".into()),
         };
-        let github = RestGitHub::in_process(settings, self.sim.router(), clock.clone()).unwrap();
+        let router = bent(self.sim.router(), &self.lists);
+        let github = RestGitHub::in_process(settings, router, clock.clone()).unwrap();
         let store = Arc::new(MemoryStore::new(clock.clone()));
         let edges = Edges {
             docker: self.docker.clone(),
@@ -141,7 +144,8 @@ impl World {
 
     /// An operator asks for something.
     pub(super) async fn wish(&self, wish: Wish) {
-        let intent = Intent { id: IntentId(Uuid::new_v4()), at: Timestamp(0), wish };
+        let at = self.store().now().await.unwrap();
+        let intent = Intent { id: IntentId(Uuid::new_v4()), at, wish };
         self.store().record(intent).await.unwrap();
     }
 

@@ -38,7 +38,7 @@ pub(crate) fn fleet() -> World {
 
 /// Calm things first: those up to here are no faults.
 pub(crate) const CALM: u8 = 16;
-pub(crate) const ALL: u8 = 46;
+pub(crate) const ALL: u8 = 48;
 
 pub(crate) fn line_of(world: &World, (kind, who, _): Event) -> String {
     let ids: Vec<RunnerId> = everybody(world).into_iter().collect();
@@ -88,6 +88,8 @@ pub(crate) fn line_of(world: &World, (kind, who, _): Event) -> String {
         42 => "store rolls back".to_owned(),
         43 => "store away".to_owned(),
         44 => "store back".to_owned(),
+        45 => "list moves".to_owned(),
+        46 => "list holds still".to_owned(),
         _ => format!("host h{host} lists without {r}"),
     }
 }

@@ -41,6 +41,14 @@ pub(crate) fn happen(world: &mut World, line: &str) -> Done {
             world.hub.list_fails = false;
             world.read_lists();
         }
+        ["list", "moves"] => {
+            world.hub.list_moves = true;
+            world.read_lists();
+        }
+        ["list", "holds", "still"] => {
+            world.hub.list_moves = false;
+            world.read_lists();
+        }
         ["github", ref rest @ ..] => return github(world, rest),
         ["ghost", name, "on", host, state] => ghost(world, name, host, state, &mark())?,
         ["stranger", name, state] => {
@@ -256,6 +264,8 @@ fn github(world: &mut World, rest: &[&str]) -> Done {
             names.extend(ids.into_iter().filter_map(|id| name_of(world, id)));
         }
     }
+    let ghosts = world.names.iter().filter(|(_, short)| rest.contains(&short.as_str()));
+    names.extend(ghosts.map(|(full, _)| full.clone()));
     let hub = &mut world.hub;
     match *rest {
         ["has", count, "foreign", "runners"] => hub.foreign = number(count)?,

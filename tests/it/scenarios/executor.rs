@@ -176,8 +176,13 @@ impl Daemon {
             Answer::Absent => {
                 let scope = &outside.pools.get(&pool).ok_or("no such pool")?.scope;
                 let list = outside.hub.list(scope, now);
-                let row = list.rows.into_iter().find(|row| row.name == name);
-                !outside.hub.list_fails && row.is_none_or(|row| !row.busy && !row.online)
+                let alive = match list.rows.into_iter().find(|row| row.name == name) {
+                    Some(row) => row.busy || row.online,
+                    None if list.stillness.is_still() => false,
+                    // The list of its name alone holds still.
+                    None => outside.hub.rows.get(&name).is_some_and(|row| row.busy || row.online),
+                };
+                !alive && !outside.hub.list_fails
             }
         };
         if !gone {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use runner_orchestrator::fleet::demand::WaitingJob;
 use runner_orchestrator::fleet::id::{ClusterMark, GitHubRunnerId, RepoName, RunnerName};
 use runner_orchestrator::fleet::pool::{Labels, Scope};
-use runner_orchestrator::fleet::registration::{Row, ScopeReading};
+use runner_orchestrator::fleet::registration::{Row, ScopeReading, Stillness};
 use runner_orchestrator::fleet::time::Timestamp;
 
 /// One registration.
@@ -44,6 +44,8 @@ pub(crate) struct Hub {
     /// The list as it once was, served ever since.
     pub(crate) stale: Option<BTreeMap<RunnerName, Registration>>,
     pub(crate) list_fails: bool,
+    /// Lists change while they are read.
+    pub(crate) list_moves: bool,
     pub(crate) queues: BTreeMap<RepoName, Vec<WaitingJob>>,
     pub(crate) queue_fails: BTreeSet<RepoName>,
     pub(crate) deletes: Deletes,
@@ -102,7 +104,12 @@ impl Hub {
             busy: false,
         });
         rows.extend(foreign);
-        ScopeReading { scope: scope.clone(), begun_at, rows }
+        let stillness = if self.list_moves {
+            Stillness::Moving { last_pass_at: begun_at }
+        } else {
+            Stillness::Still
+        };
+        ScopeReading { scope: scope.clone(), begun_at, stillness, rows }
     }
 
     /// Gives the first matching job to a runner with these labels.

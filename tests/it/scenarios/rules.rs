@@ -131,9 +131,9 @@ fn floors(view: &View, plan: &Plan) -> Result<(), String> {
         let unlisted = view
             .pools
             .get(name)
-            .is_some_and(|pool| view.ledger.registrations.read_at(&pool.scope).is_none());
+            .is_some_and(|pool| !view.ledger.registrations.knows_missing(&pool.scope));
         if unlisted && !decision.add.is_empty() {
-            return Err(format!("{name} grows before its runner list was ever read"));
+            return Err(format!("{name} grows before it is known who is registered"));
         }
         let explained = decision.not_added.iter().any(|reason| {
             matches!(reason, Reason::GitHubUnreadable if unlisted)

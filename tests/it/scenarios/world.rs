@@ -182,7 +182,8 @@ impl World {
             return;
         }
         let reading = self.hub.list(scope, self.now);
-        self.ledger.absorb_registrations(reading, &mark(), &self.records, &self.policy);
+        let Self { ledger, pools, records, policy, .. } = self;
+        ledger.absorb_registrations(reading, &mark(), pools, records, policy);
     }
 
     /// Every agent's turn.

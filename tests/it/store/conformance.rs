@@ -105,6 +105,7 @@ pub(super) fn listing(id: u64) -> Arc<Listing> {
         online: true,
         busy: false,
         unclaimed_since: None,
+        missed: false,
     };
     Arc::new(BTreeMap::from([(RunnerName::from("orchestrated-a"), listed)]))
 }
