@@ -21,6 +21,8 @@ pub const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// A holder that has not renewed for this long, counted from *sending* the last good
 /// renewal, stops by itself, one second before anybody else can start.
 pub const SELF_DEMOTION: Duration = Duration::from_secs(4);
+/// So much earlier than at the store a lease ends here.
+const MARGIN: Duration = LEASE_TTL.saturating_sub(SELF_DEMOTION);
 /// Who waits for a lease asks again at least this often, and when it should have run out.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// A store that is not heard is listened for again after at least this long.
@@ -293,7 +295,7 @@ impl Campaign {
 
     async fn turn(&self, hold: Option<Hold>, seen: &mut Term, heard: bool) -> Turn {
         // What was carried out although its answer was lost may have given us the lease.
-        // Asking for it blindly again and again would keep it from everybody for as long
+        // Taking it blindly whenever it has run out would keep it from everybody for as long
         // as only answers are lost: the store must be heard first.
         if !heard && let Err(error) = self.store.now().await {
             warn!(error = %error, lease = ?self.lease, "the store is not heard");
@@ -312,6 +314,15 @@ impl Campaign {
                 let valid_until = sent + SELF_DEMOTION;
                 let hold = Hold { replica: self.replica, term, valid_until };
                 Turn { hold: Some(hold), again: sent + RENEW_EVERY, heard: true }
+            }
+            // We asked before, and the answer was lost. The store has it for no longer than
+            // that: until a renewal, which is due now, so do we.
+            Ok(Lease::HeldBy { replica, term, expires_in }) if replica == self.replica => {
+                info!(term = %term, replica.id = %replica, lease = ?self.lease, "found holding the lease");
+                *seen = (*seen).max(term);
+                let valid_until = sent + expires_in.saturating_sub(MARGIN);
+                let hold = Hold { replica, term, valid_until };
+                Turn { hold: Some(hold), again: Instant::now(), heard: true }
             }
             Ok(Lease::HeldBy { replica, term, expires_in }) => {
                 *seen = (*seen).max(term);

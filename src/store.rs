@@ -110,7 +110,8 @@ pub enum LeaseKey {
 /// that does not answer must not stop anything but itself.
 #[async_trait]
 pub trait Store: Send + Sync + std::fmt::Debug {
-    /// Takes a lease if it is free or already ours, with a term above `seen`.
+    /// Takes a lease if it is free, with a term above `seen`. One that is held is told of,
+    /// also when we hold it without knowing, and not prolonged by that.
     async fn acquire(
         &self,
         lease: LeaseKey,
@@ -191,8 +192,16 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 /// The state of the lease after a request for it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Lease {
-    Ours { term: Term },
-    HeldBy { replica: ReplicaId, term: Term, expires_in: Duration },
+    /// It is ours from now on for the time asked for.
+    Ours {
+        term: Term,
+    },
+    /// Somebody holds it, perhaps we ourselves by a request whose answer was lost.
+    HeldBy {
+        replica: ReplicaId,
+        term: Term,
+        expires_in: Duration,
+    },
     Absent,
 }
 

@@ -120,14 +120,11 @@ impl Store for MemoryStore {
     ) -> Result<Lease, StoreError> {
         let term = {
             let mut state = self.state();
-            let term = match state.held(lease) {
-                Some(held) if held.replica != replica => return Ok(held.answer()),
-                Some(held) => held.term,
-                None => {
-                    let last = state.last_term(lease);
-                    Term(last.0.max(seen.0).max(state.terms_above.0) + 1)
-                }
-            };
+            if let Some(held) = state.held(lease) {
+                return Ok(held.answer());
+            }
+            let last = state.last_term(lease);
+            let term = Term(last.0.max(seen.0).max(state.terms_above.0) + 1);
             state.last_terms.insert(lease, (term, Instant::now() + TERMS_FOR));
             state.leases.insert(lease, Held { replica, term, until: Instant::now() + ttl });
             term

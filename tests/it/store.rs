@@ -40,6 +40,7 @@ macro_rules! on_every_store {
 
 on_every_store!(
     a_lease_has_one_holder,
+    asking_for_a_lease_that_is_ours_does_not_prolong_it,
     a_lease_ends_when_it_is_not_renewed,
     a_lease_that_is_given_up_is_free_at_once,
     terms_grow_with_every_holder,

@@ -1,12 +1,9 @@
--- Takes a lease if it is free or ours already. (after clock.lua)
+-- Takes a lease if it is free. One that is held is told of and left as it is, also when we
+-- hold it: who does not know that he does must not keep it by asking. (after clock.lua)
 -- KEYS 1 the lease, 2 its last term. ARGV 1 replica, 2 highest term seen, 3 ttl in ms,
 -- 4 how long the term is remembered in ms, 5 channel, 6 hint.
 local holder = redis.call('HMGET', KEYS[1], 'replica', 'term')
 if holder[1] and holder[2] then
-  if holder[1] == ARGV[1] then
-    redis.call('PEXPIRE', KEYS[1], ARGV[3])
-    return {'OURS', holder[2]}
-  end
   -- One without an end is nobody's: no script leaves such a lease behind.
   local left = redis.call('PTTL', KEYS[1])
   if left >= 0 then

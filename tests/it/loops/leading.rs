@@ -10,14 +10,16 @@ use runner_orchestrator::fleet::id::{ReplicaId, Term};
 use runner_orchestrator::fleet::intent::Wish;
 use runner_orchestrator::sim::listener::ListenerFaults;
 use runner_orchestrator::store::memory::MemoryStore;
-use runner_orchestrator::store::{Lease, LeaseKey, Store};
+use runner_orchestrator::store::{Lease, LeaseKey, Store, StoreError, StoreHealth, Topic};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::replicas::Cluster;
 use super::world::World;
+use crate::it::support::reached_store::{Call, ReachedStore, Way};
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_whose_loop_is_stuck_gives_the_lease_up() {
@@ -47,6 +49,66 @@ async fn a_leader_whose_loop_is_stuck_gives_the_lease_up() {
     let ttl = Duration::from_secs(5);
     let taken = store.acquire(LeaseKey::Leader, other, Term(0), ttl).await.unwrap();
     assert!(matches!(taken, Lease::Ours { .. }), "the lease is free at once: {taken:?}");
+    stop.cancel();
+    while tasks.join_next().await.is_some() {}
+}
+
+/// A way on which no renewal arrives.
+#[derive(Debug)]
+struct NoRenewals;
+
+impl Way for NoRenewals {
+    async fn carry<T: Send + 'static>(
+        &self,
+        call: Call,
+        effect: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if call.action == "renewing a lease" {
+            return Err(StoreError::Timeout { action: call.action, timeout_ms: 0 });
+        }
+        effect.await
+    }
+
+    fn changes(&self, store: &MemoryStore, topic: Topic) -> watch::Receiver<u64> {
+        store.changes(topic)
+    }
+
+    fn health(&self, store: &MemoryStore) -> watch::Receiver<StoreHealth> {
+        store.health()
+    }
+}
+
+/// A replica asked for the lease and did not hear that it got it. When it learns so, it leads,
+/// and never for longer than the store has it.
+#[tokio::test(start_paused = true)]
+async fn a_lease_found_to_be_ours_is_believed_in_no_longer_than_it_lasts() {
+    let store = Arc::new(MemoryStore::new(Arc::new(SystemClock::new())));
+    let replica = ReplicaId(Uuid::from_u128(1));
+    let unheard =
+        store.acquire(LeaseKey::Leader, replica, Term(0), Duration::from_secs(3)).await.unwrap();
+    let Lease::Ours { term } = unheard else { panic!("{unheard:?}") };
+
+    let (vitals, stop) = (Vitals::default(), CancellationToken::new());
+    let (leadership, leads) = watch::channel(None::<Leadership>);
+    let mut tasks = JoinSet::new();
+    let reached = Arc::new(ReachedStore::new(store.clone(), NoRenewals));
+    tasks.spawn(election::lead(reached, replica, leadership, vitals.clone(), stop.clone()));
+    let begun = Instant::now();
+    let mut led = Duration::ZERO;
+    while begun.elapsed() < Duration::from_secs(12) {
+        vitals.beat();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let believed = leads.borrow().clone().filter(Leadership::holds);
+        if let Some(believed) = believed {
+            let held = store.snapshot().await.unwrap().leader;
+            assert_eq!(held, Some((replica, believed.term())), "after {:?}", begun.elapsed());
+            if believed.term() == term {
+                led = begun.elapsed();
+            }
+        }
+    }
+    let second = Duration::from_secs(1);
+    assert!(led > second && led < 2 * second, "it led until a second before the end: {led:?}");
     stop.cancel();
     while tasks.join_next().await.is_some() {}
 }

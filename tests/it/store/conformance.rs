@@ -33,13 +33,39 @@ pub(super) async fn a_lease_has_one_holder(subject: &mut Subject) {
     };
     assert_eq!((holder, seen), (replica(1), term));
     assert!(expires_in <= LONG && expires_in > LONG / 2, "{expires_in:?}");
-    // Asking again is not taking again; another lease is another matter.
-    assert_eq!(take(here.as_ref(), replica(1)).await, term);
+    // Another lease is another matter.
     let agent = LeaseKey::Agent(host(1));
     ours(&there.acquire(agent, replica(2), Term(0), LONG).await.unwrap());
     assert_eq!(there.snapshot().await.unwrap().leader, Some((replica(1), term)));
     let renewed = there.renew(LEADER, replica(2), term, LONG).await.unwrap();
     assert!(matches!(renewed, Lease::HeldBy { .. }), "{renewed:?}");
+}
+
+/// Whoever does not hear that he has it must not keep it from the others by asking again.
+pub(super) async fn asking_for_a_lease_that_is_ours_does_not_prolong_it(subject: &mut Subject) {
+    let (here, there) = (&subject.here, &subject.there);
+    let half_a_second = Duration::from_millis(500);
+    let term = ours(&here.acquire(LEADER, replica(1), Term(0), half_a_second).await.unwrap());
+    let mut before = half_a_second;
+    let next = wait_for("the lease to end although it is asked for", async || {
+        match here.acquire(LEADER, replica(1), term, LONG).await.unwrap() {
+            Lease::HeldBy { replica: holder, term: same, expires_in } => {
+                assert_eq!((holder, same), (replica(1), term));
+                assert!(expires_in <= before, "{expires_in:?} after {before:?}");
+                before = expires_in;
+                None
+            }
+            // A new one, like anybody's.
+            Lease::Ours { term } => Some(term),
+            Lease::Absent => panic!("nobody is told that of a lease to be had"),
+        }
+    })
+    .await;
+    assert!(next > term);
+    // What is known to be ours is prolonged as ever.
+    ours(&here.renew(LEADER, replica(1), next, LONG).await.unwrap());
+    let asked = there.acquire(LEADER, replica(2), next, LONG).await.unwrap();
+    assert!(matches!(asked, Lease::HeldBy { expires_in, .. } if expires_in > LONG / 2));
 }
 
 pub(super) async fn a_lease_ends_when_it_is_not_renewed(subject: &mut Subject) {
