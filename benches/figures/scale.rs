@@ -161,7 +161,7 @@ async fn measure(
     print::message("the fleet is full; letting it settle");
     tokio::time::sleep(SETTLED).await;
     let (redis_bytes, by_key) = memory_of_keys(redis).await?;
-    // A list of 100 pages cannot be read while it changes, so runners end only from now on.
+    // The list of 100 pages was read while it held still; runners end only from now on.
     let listed = by_key.get("registrations").and_then(Value::as_u64).unwrap_or(0);
     ensure!(listed > LISTING_BYTES_MIN, "the leader has not read GitHub's list");
     ends.send_replace(true);
@@ -170,8 +170,8 @@ async fn measure(
     let before = *progress.borrow();
     let turns_ms = turns(&http, api, pid, &mut memory).await?;
     let after = *progress.borrow();
-    // While the list changes it is read over and over, and whoever asks the API here is busy
-    // with answering that.
+    // While the list changes it is read twice each time, and whoever asks the API here is
+    // busy with answering that.
     ends.send_replace(false);
     tokio::time::sleep(QUIET).await;
     let (api_ms, answer_bytes) = requests(&http, api, pid, &mut memory).await?;

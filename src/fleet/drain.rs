@@ -92,8 +92,11 @@ impl Progress {
 fn is_known(view: &View, host: &HostId, since: Timestamp, policy: &Policy, now: Timestamp) -> bool {
     let lost = view.liveness(host, policy, now) == Liveness::Lost;
     let reported = view.hosts.get(host).is_some_and(|record| record.at > since);
-    let read_at = |pool: &Pool| view.ledger.registrations.read_at(&pool.scope);
-    let listed = |pool: &Pool| read_at(pool).is_some_and(|at| at > since);
+    let registrations = &view.ledger.registrations;
+    let listed = |pool: &Pool| {
+        let read_at = registrations.read_at(&pool.scope);
+        registrations.knows_missing(&pool.scope) && read_at.is_some_and(|at| at > since)
+    };
     let readable = !view.withheld.hosts.contains(host) && view.ledger.rebuilding.is_none();
     readable && (lost || reported) && view.pools.values().all(listed)
 }

@@ -86,13 +86,14 @@ async fn docker_is_away_for_two_minutes() {
     world.end().await;
 }
 
-/// Whatever the moment: an idle runner is removed while nobody follows its output, and a
-/// job reaches it just before GitHub deletes its registration.
+/// A job reaches an idle runner just before GitHub deletes its registration, and begins while
+/// the daemon is away and nobody can follow its output. Whenever the daemon comes back, the
+/// runner's own log is asked before it is removed.
 #[tokio::test(start_paused = true)]
 async fn a_job_that_began_unfollowed_is_never_killed() {
     let assigned_late = [Assumption::BusyFrom, Assumption::DeletedWhileAssigned];
     let late_start = Duration::from_secs(3);
-    for wait_ms in (0..1_000).step_by(50) {
+    for away_ms in (3_000..5_000).step_by(50) {
         let mut world = World::new(ListenerFaults { late_start, ..ListenerFaults::default() });
         let hostile = Some(Variants::from_iter(assigned_late));
         world.sim.change_settings(&SettingsPatch { hostile, ..SettingsPatch::default() });
@@ -101,15 +102,18 @@ async fn a_job_that_began_unfollowed_is_never_killed() {
         let listens = |s: &StateReport| s.runners.iter().any(|runner| runner.status == "online");
         world.until(Duration::from_secs(30), "a runner", listens).await;
         let runner = world.docker.containers(&World::mark()).await.unwrap().remove(0);
-        // At another moment between two lists each time.
-        tokio::time::sleep(Duration::from_millis(11 * wait_ms)).await;
-        world.docker.break_output();
         world.wish(Wish::Delete { runner: runner.labels.runner, force: false }).await;
-        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         world.jobs(&[30.0]);
+        let name = runner.labels.name.as_str().to_owned();
+        let deleted = move |s: &StateReport| s.runners.iter().all(|runner| runner.name != name);
+        world.until(Duration::from_secs(30), "its registration to go", deleted).await;
+        world.docker.set_reachable(false);
+        tokio::time::sleep(Duration::from_millis(away_ms)).await;
+        world.docker.set_reachable(true);
         world.until_all_done(Duration::from_secs(300)).await;
         let job = &world.state().jobs[0];
-        assert_eq!((job.attempts, job.lost), (1, false), "{wait_ms} ms: {job:#?}");
+        let ended = (job.attempts, job.lost, job.conclusion.as_deref());
+        assert_eq!(ended, (1, false, Some("success")), "{away_ms} ms: {job:#?}");
     }
 }
 
