@@ -325,7 +325,7 @@ impl Loops {
             github: self.edges.github.clone(),
             clock: self.edges.clock.clone(),
             cluster: cluster.clone(),
-            pools: self.settings.pools.clone(),
+            pools: pools.clone(),
             policy: self.settings.policy.clone(),
             ledger: ledger.clone(),
             leadership: self.leads.clone(),

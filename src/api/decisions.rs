@@ -80,7 +80,7 @@ struct Ring {
     holds: BTreeMap<PoolName, Option<String>>,
     last: Option<LastAction>,
     /// The turn taken in last: another leader's may be read twice.
-    turn: Option<(u64, Timestamp, Plan)>,
+    turn: Option<(u64, Timestamp, Arc<Plan>)>,
 }
 
 impl Recorder {

@@ -1,12 +1,12 @@
 //! Metrics: of this replica, and of the cluster as all replicas show it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderName, header};
 
 use super::ApiState;
-use crate::fleet::ledger::Ledger;
 use crate::fleet::replica::disagreements;
 use crate::fleet::view::View;
 use crate::store::Snapshot;
@@ -67,12 +67,12 @@ impl ApiState {
         };
         let (ledger, budget) = match digest.as_deref() {
             Some(told) => (told.ledger.clone(), told.budget.clone()),
-            None if shared => (Ledger::default(), published.view.budget.clone()),
+            None if shared => (Arc::default(), published.view.budget.clone()),
             None => (published.view.ledger.clone(), published.view.budget.clone()),
         };
         let view = View {
             cluster: published.view.cluster.clone(),
-            pools: self.handle.settings.pools.clone(),
+            pools: published.view.pools.clone(),
             hosts: snapshot.hosts,
             assignments: snapshot.assignments,
             operator: snapshot.operator,

@@ -1,13 +1,12 @@
 //! What there is to show before the first turn.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Edges, Settings};
 use crate::fleet::budget::Budget;
 use crate::fleet::id::ClusterMark;
 use crate::fleet::intent::Operator;
-use crate::fleet::ledger::Ledger;
-use crate::fleet::plan::Plan;
 use crate::fleet::view::{View, Withheld};
 use crate::loops::lead::Published;
 
@@ -18,16 +17,16 @@ pub(super) fn nothing_yet(edges: &Edges, settings: &Settings) -> Published {
         at: edges.clock.now(),
         view: View {
             cluster: ClusterMark::derive(name),
-            pools: settings.pools.clone(),
+            pools: Arc::new(settings.pools.clone()),
             hosts: BTreeMap::new(),
             assignments: BTreeMap::new(),
             operator: Operator::default(),
             intents: Vec::new(),
-            ledger: Ledger::default(),
+            ledger: Arc::default(),
             budget: Budget::open(0),
             withheld: Withheld::default(),
         },
-        plan: Plan::default(),
+        plan: Arc::default(),
         term: None,
         store_error: None,
     }

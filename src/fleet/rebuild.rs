@@ -136,7 +136,7 @@ impl StoreMemory {
     fn note(&mut self, look: Look<'_>, policy: &Policy) {
         self.incarnation = Some(look.incarnation);
         self.present = look.hosts.keys().copied().collect();
-        if look.operator.revision >= self.operator.revision {
+        if look.operator.revision >= self.operator.revision && *look.operator != self.operator {
             self.operator = look.operator.clone();
         }
         for (host, record) in look.hosts {

@@ -2,6 +2,7 @@
 //! *occupied* and as *supply*. Nothing else counts.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,16 +28,17 @@ pub struct Withheld {
     pub operator: bool,
 }
 
-/// Everything `plan` decides from.
+/// Everything `plan` decides from. What is large is shared: a view is made every turn, kept
+/// for the API and told to the other replicas.
 #[derive(Clone, Debug)]
 pub struct View {
     pub cluster: ClusterMark,
-    pub pools: BTreeMap<PoolName, Pool>,
+    pub pools: Arc<BTreeMap<PoolName, Pool>>,
     pub hosts: HostRecords,
     pub assignments: Assignments,
     pub operator: Operator,
     pub intents: Vec<Intent>,
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
     pub budget: Budget,
     pub withheld: Withheld,
 }
@@ -282,7 +284,7 @@ impl Roster<'_> {
         for (_, listed) in &self.unclaimed {
             *unclaimed.entry(&listed.scope).or_default() += 1;
         }
-        for (name, pool) in &view.pools {
+        for (name, pool) in view.pools.iter() {
             if let (Some(more), Some(count)) = (unclaimed.get(&pool.scope), counts.get_mut(name)) {
                 count.occupied += more;
                 count.unclaimed += more;

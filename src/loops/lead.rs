@@ -44,7 +44,7 @@ const TURN_EVERY: Duration = Duration::from_secs(1);
 pub struct Published {
     pub at: Timestamp,
     pub view: View,
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// The term it was decided in; `None` while nobody leads.
     pub term: Option<u64>,
     /// What the last write to the store failed with.
@@ -57,7 +57,7 @@ pub struct Lead {
     pub github: Arc<dyn GitHub>,
     pub clock: Arc<dyn Clock>,
     pub cluster: ClusterMark,
-    pub pools: BTreeMap<PoolName, Pool>,
+    pub pools: Arc<BTreeMap<PoolName, Pool>>,
     pub policy: Policy,
     pub ledger: Arc<Mutex<Ledger>>,
     pub leadership: watch::Receiver<Option<Leadership>>,
@@ -135,7 +135,9 @@ impl Lead {
         let now = self.clock.now();
         known.term = self.leadership.borrow().as_ref().map(Leadership::term);
         let leads = self.leadership.borrow().as_ref().is_some_and(Leadership::holds);
-        self.metrics.leading(leads);
+        if !leads {
+            self.metrics.leading(false);
+        }
         let mut snapshot = match self.store.snapshot().await {
             Ok(snapshot) => snapshot,
             Err(error) => {
@@ -177,12 +179,16 @@ impl Lead {
         };
         let written = error.is_none();
         let term = Some(leadership.term().0);
-        let turn = Arc::new(Published { at: now, view, plan: decided, term, store_error: error });
+        let plan = Arc::new(decided);
+        let turn = Arc::new(Published { at: now, view, plan, term, store_error: error });
         if written && !self.tell_others(&mut known.told, &leadership, &turn).await {
             known.absence.untold();
         }
         self.listeners.tell(&turn);
-        self.publish(turn);
+        measure::pools(&self.metrics, &turn.view, &turn.plan, turn.at);
+        // Not before there is something of this leader's own to show.
+        self.metrics.leading(true);
+        self.published.send_replace(turn);
     }
 
     /// Compares the store with what this replica has seen of it before, and writes the
@@ -271,7 +277,7 @@ impl Lead {
         let digest = snapshot.digest.clone();
         let (ledger, plan, budget) = match digest.as_deref() {
             Some(told) => (told.ledger.clone(), told.plan.clone(), told.budget.clone()),
-            None => (Ledger::default(), Plan::default(), self.github.budget()),
+            None => (Arc::default(), Arc::default(), self.github.budget()),
         };
         let term = snapshot.leader.map(|(_, term)| term.0);
         // What is shown is as old as the leader's turn, however lately it was read.
@@ -289,7 +295,7 @@ impl Lead {
         };
         let turn = Arc::new(Published { at, view, plan, term, store_error: None });
         self.listeners.tell(&turn);
-        self.publish(turn);
+        self.published.send_replace(turn);
     }
 
     fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
@@ -323,15 +329,10 @@ impl Lead {
             assignments: snapshot.assignments,
             operator: snapshot.operator,
             intents: snapshot.intents,
-            ledger: ledger.clone(),
+            ledger: Arc::new(ledger.clone()),
             budget: self.github.budget(),
             withheld: snapshot.withheld,
         }
-    }
-
-    fn publish(&self, turn: Arc<Published>) {
-        measure::pools(&self.metrics, &turn.view, &turn.plan, turn.at);
-        self.published.send_replace(turn);
     }
 
     fn publish_error(&self, error: &StoreError) {

@@ -74,10 +74,10 @@ proptest! {
         let mut blind = view.clone();
         let repos: Vec<RepoName> = view.ledger.demand.repos().keys().cloned().collect();
         for repo in &repos {
-            blind.ledger.demand.unread(repo, world.now, "no answer".to_owned());
+            Arc::make_mut(&mut blind.ledger).demand.unread(repo, world.now, "no answer".to_owned());
         }
         for pool in view.pools.values() {
-            blind.ledger.registrations.unread(&pool.scope, world.now, "no answer".to_owned());
+            Arc::make_mut(&mut blind.ledger).registrations.unread(&pool.scope, world.now, "no answer".to_owned());
         }
         let retired = |view: &View| -> BTreeSet<RunnerId> {
             let mut next = 1 << 64;

@@ -26,7 +26,7 @@ pub struct Need {
 /// The needs of all pools, already under `MAX_RUNNERS` and the breaker.
 pub fn needs(plan: &mut Plan, turn: &Turn<'_>, operator: &Operator, asked: &Asked) -> Vec<Need> {
     let mut needs = Vec::new();
-    for (name, pool) in &turn.view.pools {
+    for (name, pool) in turn.view.pools.iter() {
         let supply = plan.supply_left(name);
         let Some(decision) = plan.pools.get_mut(name) else { continue };
         let mut need = wanted(pool, decision, supply, turn, operator, asked);

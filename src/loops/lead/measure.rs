@@ -1,4 +1,4 @@
-//! What the metrics show of a turn.
+//! What the metrics show of a leader's turn.
 
 use std::collections::BTreeMap;
 

@@ -258,7 +258,8 @@ impl Known {
             read.map(|mut digest| {
                 // One of the version before this brings its own.
                 if digest.ledger.registrations.listed().is_empty() {
-                    digest.ledger.registrations.set_listing(self.listing.clone());
+                    let ledger = Arc::make_mut(&mut digest.ledger);
+                    ledger.registrations.set_listing(self.listing.clone());
                 }
                 digest
             })

@@ -172,7 +172,7 @@ impl Shown<'_> {
             "orchestrator_cluster_pool_paused",
             "Whether an operator has paused the pool (1) or not (0).",
         )?;
-        for (name, pool) in &cluster.view.pools {
+        for (name, pool) in cluster.view.pools.iter() {
             let label = [name.as_str()];
             min.with_label_values(&label).set(pool.min_runners.into());
             max.with_label_values(&label).set(pool.max_runners.into());

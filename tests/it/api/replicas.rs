@@ -313,12 +313,12 @@ async fn a_turn_that_is_seen_twice_is_told_once() {
     let count = || async {
         world.get("/api/v1/decisions").await.json["decisions"].as_array().unwrap().len()
     };
-    published.plan.outcomes.clear();
+    let plan = Arc::make_mut(&mut published.plan);
+    plan.outcomes.clear();
     let placed = world.store.snapshot().await.unwrap();
     let (host, assignment) = placed.assignments.iter().next().unwrap();
     let assigned = assignment.runners.values().next().unwrap().clone();
-    published.plan.place =
-        vec![runner_orchestrator::fleet::plan::Placement { host: *host, assigned }];
+    plan.place = vec![runner_orchestrator::fleet::plan::Placement { host: *host, assigned }];
     let before = count().await;
     for _ in 0..3 {
         world.state.recorder().record(&published);

@@ -235,7 +235,7 @@ impl World {
             replica: self.replica,
             hostname: self.record.lock().unwrap().hostname.clone(),
             peers: self.peers.clone(),
-            pools: self.seen.borrow().view.pools.clone(),
+            pools: BTreeMap::clone(&self.seen.borrow().view.pools),
             standing: watch::Sender::new(agent_of(self.host)).subscribe(),
         };
         self.tasks.spawn(announce.run(self.announced.clone()));
@@ -486,7 +486,7 @@ fn lead_loop(
         github: edges.github.clone(),
         clock: edges.clock.clone(),
         cluster: ClusterMark::derive(MARK),
-        pools,
+        pools: Arc::new(pools),
         policy: Policy::default(),
         ledger,
         leadership,
@@ -603,16 +603,16 @@ fn nothing(pools: &BTreeMap<PoolName, Pool>, at: Timestamp) -> Published {
         at,
         view: View {
             cluster: ClusterMark::derive(MARK),
-            pools: pools.clone(),
+            pools: Arc::new(pools.clone()),
             hosts: BTreeMap::new(),
             assignments: BTreeMap::new(),
             operator: runner_orchestrator::fleet::intent::Operator::default(),
             intents: Vec::new(),
-            ledger: Ledger::default(),
+            ledger: Arc::default(),
             budget: Budget::open(0),
             withheld: runner_orchestrator::fleet::view::Withheld::default(),
         },
-        plan: runner_orchestrator::fleet::plan::Plan::default(),
+        plan: Arc::default(),
         term: None,
         store_error: None,
     }

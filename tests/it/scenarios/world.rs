@@ -254,12 +254,12 @@ impl World {
         assignments.retain(|host, _| !self.withheld.hosts.contains(host));
         View {
             cluster: mark(),
-            pools: self.pools.clone(),
+            pools: Arc::new(self.pools.clone()),
             hosts: self.records.clone(),
             assignments,
             operator: self.operator.clone(),
             intents: self.intents.clone(),
-            ledger: self.ledger.clone(),
+            ledger: Arc::new(self.ledger.clone()),
             budget: self.budget.clone(),
             withheld: self.withheld.clone(),
         }

@@ -9,8 +9,6 @@ use runner_orchestrator::fleet::digest::Digest;
 use runner_orchestrator::fleet::host::Assignment;
 use runner_orchestrator::fleet::id::{GitHubRunnerId, RunnerName, Term};
 use runner_orchestrator::fleet::intent::Operator;
-use runner_orchestrator::fleet::ledger::Ledger;
-use runner_orchestrator::fleet::plan::Plan;
 use runner_orchestrator::fleet::pool::Scope;
 use runner_orchestrator::fleet::registration::{Listed, Listing};
 use runner_orchestrator::fleet::time::Timestamp;
@@ -145,7 +143,7 @@ pub(super) fn digest(term: Term) -> Digest {
         blocked_until: None,
         points_this_minute: 0,
     };
-    Digest::new(Timestamp(5), term, Ledger::default(), Plan::default(), budget)
+    Digest::new(Timestamp(5), term, Arc::default(), Arc::default(), budget)
 }
 
 pub(super) async fn a_superseded_leader_writes_nothing(subject: &mut Subject) {
@@ -395,7 +393,7 @@ pub(super) async fn a_digest_is_read_by_the_others(subject: &mut Subject) {
     // What GitHub lists goes with it, changed since the last one or not.
     let mut told = digest(leader.term());
     for (id, times) in [(1, 2), (2, 1)] {
-        told.ledger.registrations.set_listing(listing(id));
+        Arc::make_mut(&mut told.ledger).registrations.set_listing(listing(id));
         for _ in 0..times {
             told.at = told.at + Duration::from_secs(1);
             here.publish(&leader, told.clone()).await.unwrap();

@@ -168,7 +168,7 @@ async fn a_listing_is_written_once_and_again_when_it_was_lost() {
     let mut subject = Subject::on(&server);
     let leader = subject.leader(replica(1)).await;
     let mut told = digest(leader.term());
-    told.ledger.registrations.set_listing(listing(1));
+    Arc::make_mut(&mut told.ledger).registrations.set_listing(listing(1));
     let (state, key) = ("{ro:test}:state", "{ro:test}:registrations");
     let mut versions = Vec::new();
     for lost in [false, false, true] {
