@@ -113,6 +113,14 @@ impl ModelDocker {
             .collect()
     }
 
+    /// Those of them that are in such a state, in the same order.
+    #[must_use]
+    pub fn in_state(&self, is: impl Fn(ContainerState) -> bool) -> Vec<Arc<RunnerContainer>> {
+        let world = self.host.world();
+        let all = world.containers.values().filter(|container| is(container.state));
+        all.map(|container| Arc::clone(&container.spec)).collect()
+    }
+
     /// Somebody prunes every volume that no container names: identity and marker go too.
     pub fn prune_volumes(&self) {
         self.host.world().prune_volumes();

@@ -14,7 +14,7 @@ use super::world::{Container, World};
 use crate::clock::Clock;
 use crate::docker::{
     ContainerEvent, ContainerEventKind, ContainerState, DockerError, LogLine, LogStream,
-    RunnerContainer, Swept,
+    RunnerContainer, Swept, labels,
 };
 use crate::fleet::id::{ClusterMark, ContainerId};
 
@@ -66,6 +66,7 @@ impl Host {
         let (feed, stdin) = tokio::io::duplex(STDIN_BYTES_MAX);
         let container = Container {
             spec: Arc::new(spec.clone()),
+            labels: labels::parse(&labels::encode(spec)),
             state: ContainerState::Created,
             log: Arc::new(Log::new(Arc::clone(clock))),
             feed: Some(feed),

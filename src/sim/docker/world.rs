@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::log::Log;
 use crate::docker::{
-    ContainerSeen, ContainerState, DockerError, Marker, Network, NetworkSpec, RunnerContainer,
-    Swept, labels,
+    ContainerLabels, ContainerSeen, ContainerState, DockerError, Marker, Network, NetworkSpec,
+    RunnerContainer, Swept,
 };
 use crate::fleet::id::{BootId, ClusterMark, ContainerId, HostId};
 
@@ -34,6 +34,8 @@ pub(super) struct World {
 #[derive(Debug)]
 pub(super) struct Container {
     pub(super) spec: Arc<RunnerContainer>,
+    /// As they are read back, once for all the lists it will be in.
+    pub(super) labels: Option<ContainerLabels>,
     pub(super) state: ContainerState,
     pub(super) log: Arc<Log>,
     /// The writing end of its input, until somebody attaches.
@@ -110,7 +112,7 @@ impl World {
         let seen = |(id, container): (&ContainerId, &Container)| {
             Some(ContainerSeen {
                 id: id.clone(),
-                labels: labels::parse(&labels::encode(&container.spec))?,
+                labels: container.labels.clone()?,
                 state: container.state,
                 image: container.spec.image.clone(),
             })

@@ -46,8 +46,8 @@ pub(crate) fn runner(world: &World, runner: &Runner, seen: Seen) -> Value {
         "os": if connected { "linux" } else { "unknown" },
         "status": if seen.online { "online" } else { "offline" },
         "busy": seen.busy,
-        "labels": labels,
     });
+    body["labels"] = Value::Array(labels);
     if lean {
         body["unheard_of"] = json!({"nested": [1, 2]});
     } else {
@@ -72,6 +72,18 @@ pub(crate) fn job(places: &Places, world: &World, job: &Job) -> Value {
     };
     let none = || if hostile(Assumption::QueuedRunnerId) { json!(0) } else { Value::Null };
     let no_name = || if hostile(Assumption::QueuedRunnerId) { json!("") } else { Value::Null };
+    if world.settings.brief {
+        return json!({
+            "id": job.id,
+            "run_id": job.run,
+            "status": job.status.word(),
+            "conclusion": job.conclusion,
+            "created_at": rfc3339(job.queued_ms),
+            "started_at": started,
+            "name": job.name,
+            "labels": job.labels,
+        });
+    }
     let ran_on = job.ran_on.as_ref();
     json!({
         "id": job.id,
@@ -102,6 +114,16 @@ pub(crate) fn job(places: &Places, world: &World, job: &Job) -> Value {
 
 /// A workflow run.
 pub(crate) fn run(places: &Places, world: &World, run: &Run, repo: &Repo) -> Value {
+    if world.settings.brief {
+        return json!({
+            "id": run.id,
+            "run_attempt": 1,
+            "status": run.status().word(),
+            "conclusion": run.conclusion(),
+            "created_at": rfc3339(run.created_ms),
+            "updated_at": rfc3339(run.updated_ms),
+        });
+    }
     let api = format!("{}/repos/{}", places.api, repo.full_name());
     let url = format!("{api}/actions/runs/{}", run.id);
     let head_commit = if world.settings.hostile.hostile(Assumption::HeadCommit) {
@@ -117,7 +139,7 @@ pub(crate) fn run(places: &Places, world: &World, run: &Run, repo: &Repo) -> Val
         })
     };
     let minimal = repository(places, world, repo);
-    json!({
+    let mut body = json!({
         "id": run.id,
         "name": "CI",
         "node_id": format!("WFR_{}", run.id),
@@ -144,10 +166,11 @@ pub(crate) fn run(places: &Places, world: &World, run: &Run, repo: &Repo) -> Val
         "cancel_url": format!("{url}/cancel"),
         "rerun_url": format!("{url}/rerun"),
         "workflow_url": format!("{api}/actions/workflows/1"),
-        "head_commit": head_commit,
-        "repository": minimal.clone(),
-        "head_repository": minimal,
-    })
+    });
+    body["head_commit"] = head_commit;
+    body["repository"] = minimal.clone();
+    body["head_repository"] = minimal;
+    body
 }
 
 /// Parts of a repository that are links below its own URL.
@@ -195,7 +218,7 @@ const REPO_LINKS: [&str; 37] = [
 pub(crate) fn repository(places: &Places, world: &World, repo: &Repo) -> Value {
     let url = format!("{}/repos/{}", places.api, repo.full_name());
     let mut body = Map::new();
-    let links = if world.settings.repository_links { &REPO_LINKS[..] } else { &[] };
+    let links = if world.settings.brief { &[] } else { &REPO_LINKS[..] };
     for link in links {
         body.insert(format!("{link}_url"), format!("{url}/{link}").into());
     }

@@ -138,6 +138,23 @@ impl SimGitHub {
         })
     }
 
+    /// How many jobs run.
+    #[must_use]
+    pub fn running_jobs(&self) -> usize {
+        self.with(|world, _| {
+            world.jobs.values().filter(|job| job.status == JobStatus::InProgress).count()
+        })
+    }
+
+    /// The names of the registrations that exist now.
+    #[must_use]
+    pub fn runner_names(&self) -> Vec<String> {
+        self.with(|world, _| {
+            let shown = world.runners.values().filter(|runner| !runner.hidden);
+            shown.map(|runner| runner.name.clone()).collect()
+        })
+    }
+
     /// Whether the runner of this name has started a job that has not ended.
     #[must_use]
     pub fn runs_job(&self, runner_name: &str) -> bool {

@@ -125,8 +125,7 @@ async fn admitted(
     let account = grant.account.clone();
     let entered = sim.with(|world, now| {
         let limit = world.primary_limit(&grant);
-        let settings = world.settings.clone();
-        world.limits.enter(now, &account, limit, route.cost(), &settings)
+        world.limits.enter(now, &account, limit, route.cost(), &world.settings)
     });
     if let Err(crossed) = entered {
         return over_limit(sim, &grant, route, crossed);

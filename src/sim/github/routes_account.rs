@@ -17,7 +17,7 @@ use super::ids::RepoKey;
 use super::options::{AppSpec, InstallationSpec, Level, Permissions};
 use super::paging::{ListQuery, Page};
 use super::place::{Parts, number, part};
-use super::routes_runners::{listed, parse_body};
+use super::routes_runners::{linked, listed, parse_body};
 use super::state::{Repo, World};
 use crate::sim::clock::rfc3339;
 
@@ -176,8 +176,7 @@ async fn org_repos(
         }
         sort_repos(&mut repos, &query);
         let page = page_of_repos(world, &asked, &query, repos);
-        let body = Value::Array(page.items.clone());
-        Ok(listed(&page, body))
+        Ok(linked(page.link.as_deref(), Value::Array(page.items)))
     })
 }
 
@@ -196,8 +195,7 @@ async fn installation_repos(
         repos.retain(|repo| asked.grant.sees(&RepoKey::new(&repo.owner, &repo.name)));
         repos.sort_by_key(|repo| repo.id);
         let page = page_of_repos(world, &asked, &query, repos);
-        let body = json!({"total_count": page.total, "repositories": page.items});
-        Ok(listed(&page, body))
+        Ok(listed(page, "repositories"))
     })
 }
 

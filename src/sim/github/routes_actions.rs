@@ -4,7 +4,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Extension, Json, Router};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::SimGitHub;
 use super::bodies;
@@ -71,8 +71,7 @@ async fn runs(
         let items: Vec<Value> =
             page.items.iter().map(|run| bodies::run(&asked.places, world, run, repo)).collect();
         let page = Page { items, total: page.total, link: page.link };
-        let body = json!({"total_count": page.total, "workflow_runs": page.items});
-        Ok(listed(&page, body))
+        Ok(listed(page, "workflow_runs"))
     })
 }
 
@@ -105,8 +104,7 @@ async fn jobs_of_run(
         let items: Vec<Value> =
             page.items.iter().map(|job| bodies::job(&asked.places, world, job)).collect();
         let page = Page { items, total: page.total, link: page.link };
-        let body = json!({"total_count": page.total, "jobs": page.items});
-        Ok(listed(&page, body))
+        Ok(listed(page, "jobs"))
     })
 }
 

@@ -6,7 +6,7 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::SimGitHub;
 use super::bodies;
@@ -47,10 +47,17 @@ pub(crate) fn mount(mut router: Router<SimGitHub>, root: &str) -> Router<SimGitH
         .route(&format!("{groups}/{{runner_group_id}}"), get(one_group))
 }
 
-/// A list answer with its `Link` header.
-pub(crate) fn listed(page: &Page<Value>, body: Value) -> Response {
+/// A list answer with its `Link` header: the items by this name, and how many there are.
+pub(crate) fn listed(page: Page<Value>, name: &str) -> Response {
+    let total = ("total_count".to_owned(), page.total.into());
+    let items = (name.to_owned(), Value::Array(page.items));
+    linked(page.link.as_deref(), Value::Object(Map::from_iter([total, items])))
+}
+
+/// An answer with its `Link` header.
+pub(crate) fn linked(link: Option<&str>, body: Value) -> Response {
     let mut response = Json(body).into_response();
-    if let Some(link) = page.link.as_ref().and_then(|link| link.parse().ok()) {
+    if let Some(link) = link.and_then(|link| link.parse().ok()) {
         response.headers_mut().insert(header::LINK, link);
     }
     response
@@ -69,9 +76,7 @@ async fn list(
             .filter(|(runner, _)| query.name.as_ref().is_none_or(|name| runner.name == *name))
             .map(|(runner, seen)| bodies::runner(world, runner, seen))
             .collect();
-        let page = query.cut(bodies, &asked.url);
-        let body = json!({"total_count": page.total, "runners": page.items});
-        Ok(listed(&page, body))
+        Ok(listed(query.cut(bodies, &asked.url), "runners"))
     })
 }
 
@@ -296,9 +301,7 @@ async fn list_groups(
     sim.with(|world, _| {
         world.runner_scope(&asked, &parts, level(&Method::GET))?;
         let groups = vec![group(world, &asked, part(&parts, "org"))];
-        let page = query.cut(groups, &asked.url);
-        let body = json!({"total_count": page.total, "runner_groups": page.items});
-        Ok(listed(&page, body))
+        Ok(listed(query.cut(groups, &asked.url), "runner_groups"))
     })
 }
 

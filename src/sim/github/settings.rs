@@ -31,9 +31,10 @@ pub struct Settings {
     pub group_allows_public: bool,
     /// Base URL the JIT configuration names; absent: the `Host` of the minting request.
     pub runner_url: Option<String>,
-    /// Whether repositories are shown with the forty links GitHub adds to each, also inside
-    /// every run: most of an answer's size. A simulation of thousands of runs does without.
-    pub repository_links: bool,
+    /// Whether runs, their jobs and repositories are shown without the links and the nested
+    /// repositories that GitHub adds to each: most of an answer's size. A simulation that
+    /// reads thousands of them asks for what its client reads.
+    pub brief: bool,
     /// Which UNVERIFIED assumptions are switched to their hostile variant.
     pub hostile: Variants,
 }
@@ -53,7 +54,7 @@ impl Default for Settings {
             stale_seconds: 0,
             group_allows_public: false,
             runner_url: None,
-            repository_links: true,
+            brief: false,
             hostile: Variants::default(),
         }
     }

@@ -109,7 +109,7 @@ impl Invariants {
     /// 5 and 6: no daemon has more than its maximum, no pool more than its own but for
     /// what lives on hosts that were given up.
     fn room(&mut self, world: &World) {
-        let mut pools: BTreeMap<PoolName, Vec<RunnerName>> = BTreeMap::new();
+        let mut pools: BTreeMap<PoolName, u32> = BTreeMap::new();
         for daemon in 0..world.daemons.len() {
             let living = world.living(daemon);
             let occupied = living.len() + world.witness.creating_on(daemon) as usize;
@@ -123,15 +123,18 @@ impl Invariants {
             for spec in living {
                 if given_up {
                     self.written_off.insert(spec.name.clone());
-                }
-                if !self.written_off.contains(&spec.name) {
-                    pools.entry(spec.pool.clone()).or_default().push(spec.name.clone());
+                } else if self.written_off.contains(&spec.name) {
+                    continue;
+                } else if let Some(count) = pools.get_mut(&spec.pool) {
+                    *count += 1;
+                } else {
+                    pools.insert(spec.pool.clone(), 1);
                 }
             }
         }
         for pool in &world.layout.pools {
-            let count = pools.get(&pool.name).map_or(0, Vec::len);
-            if count > pool.max_runners as usize {
+            let count = pools.get(&pool.name).copied().unwrap_or_default();
+            if count > pool.max_runners {
                 let (name, most) = (&pool.name, pool.max_runners);
                 world.witness.violated("6", format_args!("{count} in pool {name}, at most {most}"));
             }
@@ -169,18 +172,17 @@ impl Invariants {
         }
         let registered: BTreeSet<RunnerName> = world
             .github
-            .state()
-            .runners
-            .iter()
-            .map(|runner| RunnerName(runner.name.clone()))
-            .filter(|name| name.is_of(&mark()))
+            .runner_names()
+            .into_iter()
+            .map(RunnerName)
+            .filter(|name| name.is_of(mark()))
             .collect();
         if !registered.iter().eq(living.keys()) {
             return Some(format!("registered {registered:?}, living {:?}", living.keys()));
         }
-        let exited = world.daemons.iter().flat_map(|daemon| daemon.inventory());
-        let exited = exited.filter(|(.., state)| matches!(state, ContainerState::Exited { .. }));
-        let exited = exited.count();
+        let has_exited = |state| matches!(state, ContainerState::Exited { .. });
+        let exited: usize =
+            world.daemons.iter().map(|daemon| daemon.in_state(has_exited).len()).sum();
         if exited > 0 {
             return Some(format!("{exited} exited containers are left"));
         }
@@ -221,7 +223,8 @@ impl Invariants {
             world.witness.violated("8", "a registration that is not ours is gone");
         }
         for (index, daemon) in world.daemons.iter().enumerate() {
-            let foreign = daemon.inventory().iter().filter(|(_, s, _)| s.cluster != mark()).count();
+            let foreign =
+                daemon.inventory().iter().filter(|(_, s, _)| s.cluster != *mark()).count();
             if foreign != 1 {
                 world
                     .witness

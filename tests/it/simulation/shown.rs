@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use runner_orchestrator::api::reading::{Reading, STALE_AFTER};
+use runner_orchestrator::api::reading::{Reading, STALE_AFTER, SeenRunner};
 use runner_orchestrator::fleet::host::HostRecord;
 use runner_orchestrator::fleet::id::RunnerName;
 use tokio::time::Instant;
@@ -59,9 +59,10 @@ impl Shown {
                 world.witness.reached("a replica said that what it shows is stale");
                 continue;
             }
+            let shown: Vec<SeenRunner<'_>> = reading.runners().into_values().collect();
             for (daemon, record) in hosts(world, &reading) {
                 if !self.failing.contains_key(&daemon) {
-                    self.compare(world, index, daemon, record, &reading);
+                    self.compare(world, index, daemon, record, &shown);
                 }
             }
         }
@@ -90,7 +91,7 @@ impl Shown {
         index: usize,
         daemon: usize,
         record: &HostRecord,
-        reading: &Reading,
+        shown: &[SeenRunner<'_>],
     ) {
         let now = world.time();
         let at = Duration::from_millis(record.at.0.saturating_sub(EPOCH_MS));
@@ -112,9 +113,8 @@ impl Shown {
         if now.saturating_sub(at) > STALE_AFTER || !record.docker_up {
             return;
         }
-        let shown: BTreeSet<&RunnerName> = reading
-            .runners()
-            .into_values()
+        let shown: BTreeSet<&RunnerName> = shown
+            .iter()
             .filter(|runner| runner.host == record.host && runner.has_live_container())
             .map(|runner| runner.name)
             .collect();

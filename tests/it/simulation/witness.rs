@@ -141,16 +141,10 @@ impl Witness {
     }
 
     pub(super) fn lease_taken(&self, who: usize, lease: LeaseKey, replica: ReplicaId, term: Term) {
-        if lease == LeaseKey::Leader && self.state().top.is_some_and(|(top, _)| top < term) {
-            let running = self
-                .github
-                .state()
-                .jobs
-                .iter()
-                .any(|job| job.started_at.is_some() && job.completed_at.is_none());
-            if running {
-                self.reached("another replica began to lead while jobs ran");
-            }
+        let another =
+            lease == LeaseKey::Leader && self.state().top.is_some_and(|(top, _)| top < term);
+        if another && self.github.running_jobs() > 0 {
+            self.reached("another replica began to lead while jobs ran");
         }
         self.note(format_args!("r{who}: holds {lease:?} in term {term} as {replica}"));
     }

@@ -47,10 +47,10 @@ pub(super) const CANARY: &str = "ghp_canary0123456789";
 /// The name of a registration that is not ours.
 pub(super) const STRANGER: &str = "orchestrated-1234abcd";
 
-pub(super) fn mark() -> ClusterMark {
+pub(super) fn mark() -> &'static ClusterMark {
     // Derived once: it is asked for at every step.
     static MARK: LazyLock<ClusterMark> = LazyLock::new(|| ClusterMark::derive(CLUSTER));
-    MARK.clone()
+    &MARK
 }
 
 /// Everything that outlives the orchestrators.
@@ -101,7 +101,7 @@ impl World {
             settings: GitHubModel {
                 lost_after_ms: 120_000,
                 pickup_deadline_ms: 20_000,
-                repository_links: false,
+                brief: true,
                 ..GitHubModel::default()
             },
             start_epoch_ms: Some(EPOCH_MS),
@@ -372,10 +372,8 @@ impl World {
         daemon: usize,
         is: impl Fn(ContainerState) -> bool,
     ) -> Vec<Arc<RunnerContainer>> {
-        let ours = mark();
-        let all = self.daemons[daemon].inventory().into_iter();
-        all.filter(|(_, spec, state)| spec.cluster == ours && is(*state))
-            .map(|(_, spec, _)| spec)
-            .collect()
+        let mut ours = self.daemons[daemon].in_state(is);
+        ours.retain(|spec| spec.cluster == *mark());
+        ours
     }
 }

@@ -139,7 +139,7 @@ impl Witness {
         let Some((_, spec, state)) = inventory.iter().find(|(other, ..)| other == id) else {
             return;
         };
-        if spec.cluster != mark() {
+        if spec.cluster != *mark() {
             self.violated("8", format_args!("d{daemon}: {what} of a foreign container {id}"));
         }
         let outage = self.state().outage_since.map(|since| since.elapsed());
