@@ -186,8 +186,10 @@ impl Lead {
         }
         self.listeners.tell(&turn);
         measure::pools(&self.metrics, &turn.view, &turn.plan, turn.at);
-        // Not before there is something of this leader's own to show.
-        self.metrics.leading(true);
+        // Not before there is something of this leader's own to show, and not after it has
+        // given the lead up meanwhile.
+        let leads = self.leadership.borrow().as_ref().is_some_and(Leadership::holds);
+        self.metrics.leading(leads);
         self.published.send_replace(turn);
     }
 
