@@ -89,7 +89,8 @@ mod tests {
     async fn a_writer_ends_with_its_reader() {
         let (ended, told) = tokio::sync::oneshot::channel();
         let response = json(move |out| {
-            let written = (0..1_000).try_for_each(|_| out.write_all(&[b' '; PIECE_BYTES]));
+            let piece = vec![b' '; PIECE_BYTES];
+            let written = (0..1_000).try_for_each(|_| out.write_all(&piece));
             let _ = ended.send(written.is_err());
             written.map_err(serde_json::Error::io)
         });

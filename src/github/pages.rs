@@ -181,13 +181,13 @@ impl Caller {
         let known = known.min(list.pages_max);
         let mut pages = vec![first];
         // Of a list that must be whole the last one comes before those between.
-        let last = match list.completeness {
+        let end = match list.completeness {
             Completeness::Whole if known > 2 => Some(self.page(list, known).await?),
             Completeness::Whole | Completeness::AsFarAsRead => None,
         };
-        let between = 2..=known - usize::from(last.is_some());
+        let between = 2..=known - usize::from(end.is_some());
         pages.extend(try_join_all(between.map(|number| self.page(list, number))).await?);
-        pages.extend(last);
+        pages.extend(end);
         while pages.len() < list.pages_max && pages.last().is_some_and(|page| page.has_next) {
             pages.push(self.page(list, pages.len() + 1).await?);
         }
@@ -202,16 +202,14 @@ impl Caller {
         list: List<'_>,
         pages: &[Page<T>],
     ) -> Result<bool, GitHubError> {
-        let [first, .., last] = pages else { return Ok(true) };
+        let [first, .., end] = pages else { return Ok(true) };
         if first.listing.total.is_none() {
             // What tells no total is taken as it is.
             return Ok(true);
         }
         let again = try_join(self.page(list, 1), self.page(list, pages.len())).await;
         match again {
-            Ok((first_again, last_again)) => {
-                Ok(same(first, &first_again) && same(last, &last_again))
-            }
+            Ok((first_again, end_again)) => Ok(same(first, &first_again) && same(end, &end_again)),
             // Nobody can tell, then.
             Err(GitHubError::Shed { .. }) => Ok(false),
             Err(error) => Err(error),
