@@ -77,7 +77,7 @@ fn a_list_that_never_holds_still_is_known_all_the_same() {
     let mut book = RegistrationBook::default();
     for turn in 0..60 {
         let living = turn * 8..turn * 8 + 400;
-        let skipped = |n: u64| (n + turn * 7) % 40 == 0;
+        let skipped = |n: u64| (n + turn * 7).is_multiple_of(40);
         let shown = living.clone().filter(|n| !skipped(*n)).map(|n| (n, As::Online));
         read(&mut book, moving(turn * 30, shown), living.clone(), []);
         let now = seconds(turn * 30 + 29);

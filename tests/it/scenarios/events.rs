@@ -32,23 +32,7 @@ pub(crate) fn happen(world: &mut World, line: &str) -> Done {
         ["at", time] => return world.advance(world.began + span(time)?),
         ["after", time] => return world.advance(world.now + span(time)?),
         ["queue", ..] => return queue(world, line),
-        ["list"] => world.read_lists(),
-        ["list", "fails"] => {
-            world.hub.list_fails = true;
-            world.read_lists();
-        }
-        ["list", "works"] => {
-            world.hub.list_fails = false;
-            world.read_lists();
-        }
-        ["list", "moves"] => {
-            world.hub.list_moves = true;
-            world.read_lists();
-        }
-        ["list", "holds", "still"] => {
-            world.hub.list_moves = false;
-            world.read_lists();
-        }
+        ["list", ref how @ ..] => return list(world, how),
         ["github", ref rest @ ..] => return github(world, rest),
         ["ghost", name, "on", host, state] => ghost(world, name, host, state, &mark())?,
         ["stranger", name, state] => {
@@ -93,6 +77,20 @@ pub(crate) fn happen(world: &mut World, line: &str) -> Done {
         }
         _ => return Err("nobody knows what that means".to_owned()),
     }
+    Ok(())
+}
+
+/// The runner lists are read, from now on in this way.
+fn list(world: &mut World, how: &[&str]) -> Done {
+    match how {
+        [] => (),
+        ["fails"] => world.hub.list_fails = true,
+        ["works"] => world.hub.list_fails = false,
+        ["moves"] => world.hub.list_moves = true,
+        ["holds", "still"] => world.hub.list_moves = false,
+        _ => return Err(format!("list {how:?}?")),
+    }
+    world.read_lists();
     Ok(())
 }
 

@@ -123,12 +123,11 @@ impl Invariants {
             for spec in living {
                 if given_up {
                     self.written_off.insert(spec.name.clone());
-                } else if self.written_off.contains(&spec.name) {
-                    continue;
-                } else if let Some(count) = pools.get_mut(&spec.pool) {
-                    *count += 1;
-                } else {
-                    pools.insert(spec.pool.clone(), 1);
+                } else if !self.written_off.contains(&spec.name) {
+                    match pools.get_mut(&spec.pool) {
+                        Some(count) => *count += 1,
+                        None => drop(pools.insert(spec.pool.clone(), 1)),
+                    }
                 }
             }
         }

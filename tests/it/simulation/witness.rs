@@ -49,6 +49,9 @@ pub(super) struct State {
     reached: BTreeSet<&'static str>,
     /// The newest leadership each running process has shown.
     leaders: BTreeMap<usize, Leadership>,
+    /// The last term each has taken, and whether it has given it up: a plan that was on its
+    /// way then may still arrive.
+    terms: BTreeMap<usize, (Term, bool)>,
     /// The highest term in which something was written, and by whom.
     top: Option<(Term, ReplicaId)>,
     operator: Operator,
@@ -146,19 +149,29 @@ impl Witness {
         if another && self.github.running_jobs() > 0 {
             self.reached("another replica began to lead while jobs ran");
         }
+        if lease == LeaseKey::Leader {
+            self.state().terms.insert(who, (term, false));
+        }
         self.note(format_args!("r{who}: holds {lease:?} in term {term} as {replica}"));
     }
 
     pub(super) fn lease_given_up(&self, who: usize, lease: LeaseKey) {
         if lease == LeaseKey::Leader {
-            self.state().leaders.remove(&who);
+            let mut state = self.state();
+            state.leaders.remove(&who);
+            if let Some((_, given_up)) = state.terms.get_mut(&who) {
+                *given_up = true;
+            }
         }
         self.note(format_args!("r{who}: gives {lease:?} up"));
     }
 
     /// A process showed its right to lead.
     pub(super) fn leads(&self, who: usize, leader: &Leadership) {
-        self.state().leaders.insert(who, leader.clone());
+        let mut state = self.state();
+        if state.terms.get(&who) != Some(&(leader.term(), true)) {
+            state.leaders.insert(who, leader.clone());
+        }
     }
 
     /// The process is gone, and all it believed.

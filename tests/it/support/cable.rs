@@ -62,17 +62,15 @@ impl Way for Cable {
         effect: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
         let problem = problem(&self.health.borrow());
-        match problem {
-            Some(problem) => Err(StoreError::Unavailable { action: call.action, problem }),
-            None => {
-                let answer = effect.await;
-                if !call.writes {
-                    let lag = *self.lag.borrow();
-                    tokio::time::sleep(lag).await;
-                }
-                answer
-            }
+        if let Some(problem) = problem {
+            return Err(StoreError::Unavailable { action: call.action, problem });
         }
+        let answer = effect.await;
+        if !call.writes {
+            let lag = *self.lag.borrow();
+            tokio::time::sleep(lag).await;
+        }
+        answer
     }
 
     fn changes(&self, store: &MemoryStore, topic: Topic) -> watch::Receiver<u64> {
