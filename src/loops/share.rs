@@ -89,6 +89,14 @@ impl Share {
         };
         let took = sent.elapsed();
         if took > ROUND_TRIP_MAX {
+            if !self.clock.is_told() {
+                warn!(
+                    took_ms = took.as_millis(),
+                    limit_ms = ROUND_TRIP_MAX.as_millis(),
+                    "the store answers too late to tell its time; until it is quicker this \
+                     replica neither leads nor serves its Docker host"
+                );
+            }
             return false;
         }
         // It was told somewhere between the question and the answer.

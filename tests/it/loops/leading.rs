@@ -131,6 +131,25 @@ async fn a_store_emptied_in_mid_work_loses_no_job() {
     world.end().await;
 }
 
+/// What a process with a wrong clock stamped before it knew the store's time held its own
+/// deadlines up for as long as its clock was ahead.
+#[tokio::test(start_paused = true)]
+async fn nobody_stands_for_a_lease_before_the_store_has_told_its_time() {
+    let mut cluster = Cluster::new();
+    let docker = cluster.docker();
+    // What it writes arrives; what it asks is answered too late to tell the time.
+    let replica = cluster.start_far_away(&docker, Duration::from_millis(600));
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let snapshot = cluster.store.snapshot().await.unwrap();
+    assert_eq!(snapshot.leader, None);
+    assert!(cluster.agents().is_empty() && snapshot.hosts.is_empty());
+    cluster.lag(replica, Duration::ZERO);
+    cluster.until_one_agent(Duration::from_secs(3)).await;
+    cluster.jobs(&[1.0]);
+    cluster.until_all_done(Duration::from_secs(30)).await;
+    cluster.end().await;
+}
+
 /// One that had read the store before its lease came decided without what the leader before
 /// it had still written.
 #[tokio::test(start_paused = true)]

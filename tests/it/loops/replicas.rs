@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use runner_orchestrator::app::{App, Edges, Handle, LoopDied, Settings};
-use runner_orchestrator::clock::SystemClock;
+use runner_orchestrator::clock::{SharedClock, SystemClock};
 use runner_orchestrator::docker::{ContainerState, Docker, MeasuredDocker};
 use runner_orchestrator::fleet::id::IntentId;
 use runner_orchestrator::fleet::intent::{Intent, Wish};
@@ -105,7 +105,12 @@ impl Cluster {
 
     /// Starts a replica on a Docker host.
     pub(super) fn start(&mut self, docker: &Arc<ModelDocker>) -> usize {
-        let clock = Arc::new(SystemClock::new());
+        self.start_far_away(docker, Duration::ZERO)
+    }
+
+    /// Starts a replica whose readings of the store take so long.
+    pub(super) fn start_far_away(&mut self, docker: &Arc<ModelDocker>, lag: Duration) -> usize {
+        let clock = Arc::new(SharedClock::new());
         let settings = GitHubSettings {
             api_url: "http://sim.invalid/api/v3".to_owned(),
             credentials: Credentials::Token("sim-token".into()),
@@ -113,6 +118,7 @@ impl Cluster {
         let github = RestGitHub::in_process(settings, self.sim.router(), clock.clone()).unwrap();
         let metrics = Arc::new(Metrics::new(&[], &[]).unwrap());
         let store = Arc::new(ReachedStore::new(self.store.clone(), Cable::new(true)));
+        store.way.lag.send_replace(lag);
         let edges = Edges {
             docker: Arc::new(MeasuredDocker::new(docker.clone(), metrics.clone())),
             github: Arc::new(github),

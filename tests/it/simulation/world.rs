@@ -84,8 +84,6 @@ pub(super) struct Life {
     pub(super) gate: Arc<Gate>,
     clock: Arc<SeededClock>,
     handle: Handle,
-    /// The store answered when it started, so that it goes by the store's time.
-    heard_the_time: bool,
     stop: CancellationToken,
     run: JoinSet<Result<(), LoopDied>>,
     _hints: JoinSet<()>,
@@ -191,7 +189,6 @@ impl World {
         let clock = Arc::new(SeededClock::off(self.began, off_ms, random()));
         let gate = Arc::new(Gate::new());
         let replica = &mut self.replicas[index];
-        let heard_the_time = replica.link.is_well();
         let daemon = replica.daemon;
         let settings = GitHubSettings {
             api_url: "http://sim.invalid/api/v3".to_owned(),
@@ -238,16 +235,8 @@ impl World {
         let stop = CancellationToken::new();
         let mut run = JoinSet::new();
         run.spawn(app.run(stop.clone()));
-        replica.life = Some(Life {
-            gate,
-            clock,
-            handle,
-            heard_the_time,
-            stop,
-            run,
-            _hints: hints,
-            stopping: false,
-        });
+        replica.life =
+            Some(Life { gate, clock, handle, stop, run, _hints: hints, stopping: false });
     }
 
     /// How wrong a machine's clock is when a process starts there.
@@ -334,12 +323,6 @@ impl World {
     /// How long this world has been going.
     pub(super) fn time(&self) -> Duration {
         self.began.elapsed()
-    }
-
-    /// Whether this process learnt the store's time at its start.
-    pub(super) fn heard_the_time(&self, replica: ReplicaId) -> bool {
-        let mut lives = self.replicas.iter().filter_map(|replica| replica.life.as_ref());
-        lives.any(|life| life.handle.replica == replica && life.heard_the_time)
     }
 
     /// What a running replica's API would answer from now.

@@ -94,17 +94,22 @@ async fn a_write_that_comes_late_changes_nothing() {
         Commit { assignments: BTreeMap::from([(host(1), assignment)]), ..Commit::default() }
     };
     store.commit(&leadership, commit(1)).await.unwrap();
+    // One that was there before, but its connection ended with the answer, does the same again.
+    let number: u64 = server.ask(&["HGET", "{ro:test}:lease:leader", "commit"]);
+    server.ask::<()>(&["HSET", "{ro:test}:lease:leader", "commit", &(number + 1).to_string()]);
+    store.commit(&leadership, commit(2)).await.unwrap();
     let written = store.assignment(host(1)).await.unwrap();
+    assert_eq!(written.revision, 2);
     // As if one sent later had been there before.
     server.ask::<()>(&["HSET", "{ro:test}:lease:leader", "commit", "1000"]);
-    let refused = store.commit(&leadership, commit(2)).await.unwrap_err();
+    let refused = store.commit(&leadership, commit(3)).await.unwrap_err();
     assert!(matches!(refused, StoreError::Refused { .. }), "{refused}");
     assert_eq!(store.assignment(host(1)).await.unwrap(), written);
     // Other kinds, and later terms, are counted by themselves.
     store.publish(&leadership, digest(leadership.term())).await.unwrap();
     server.ask::<()>(&["DEL", "{ro:test}:lease:leader"]);
     let next = leader(&store, replica(2), &mut JoinSet::new()).await;
-    store.commit(&next, commit(3)).await.unwrap();
+    store.commit(&next, commit(4)).await.unwrap();
 }
 
 /// Everything that is written carries the cluster's prefix and is in the table of keys, and
