@@ -153,7 +153,7 @@ pub fn converge(
         } else if settled.contains(id) {
             // Its end is being reported.
         } else if let Some((reason, force)) = wanted_gone(agent, assignment, local) {
-            retire(&mut actions, local, reason, force, now);
+            retire(&mut actions, agent, local, (reason, force), now);
         } else if local.work.is_none()
             && matches!(local.record.phase, RunnerPhase::Accepted { .. })
             && may_start
@@ -251,14 +251,21 @@ fn wanted_gone(agent: &Agent, assignment: &Assignment, local: &Local) -> Option<
     (agent.stopping == Stopping::Drain && !running).then_some((Reason::ShuttingDown, false))
 }
 
-fn retire(actions: &mut Vec<Action>, local: &Local, reason: Reason, force: bool, now: Timestamp) {
+fn retire(
+    actions: &mut Vec<Action>,
+    agent: &Agent,
+    local: &Local,
+    (reason, force): (Reason, bool),
+    now: Timestamp,
+) {
     let runner = local.record.id;
     let blocked = local.record.retire_blocked_until.is_some_and(|until| now < until);
     match local.work {
         Some(Work::Starting) if local.record.retiring.is_none() => {
             actions.push(Action::CancelStart { runner, reason });
         }
-        None if (!blocked || force) && now >= local.not_before => {
+        // Its registration would be asked for again and again, and its container stay.
+        None if agent.docker_up && (!blocked || force) && now >= local.not_before => {
             actions.push(Action::Retire { runner, reason, force });
         }
         _ => {}

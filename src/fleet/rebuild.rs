@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::host::{HostRecord, HostRecords};
+use super::host::{Assignments, HostRecord, HostRecords};
 use super::id::{BootId, HostId};
 use super::intent::Operator;
 use super::policy::Policy;
@@ -34,6 +34,8 @@ struct Known {
     seq: u64,
     earlier: Vec<BootId>,
     at: Timestamp,
+    /// The newest revision of its assignment, read or written.
+    assigned: u64,
 }
 
 impl Known {
@@ -92,10 +94,29 @@ pub struct Rebuilding {
 pub struct Look<'a> {
     pub incarnation: u128,
     pub hosts: &'a HostRecords,
+    pub assignments: &'a Assignments,
+    /// Hosts of which not everything could be read.
+    pub withheld: &'a BTreeSet<HostId>,
     pub operator: &'a Operator,
     /// A leader's first look at a store in which no leader has left any trace.
     pub untouched: bool,
     pub now: Timestamp,
+}
+
+impl Look<'_> {
+    /// The revision of a host's assignment; `None` if it could not be read.
+    fn assigned(&self, host: &HostId) -> Option<u64> {
+        let revision = || self.assignments.get(host).map_or(0, |assignment| assignment.revision);
+        (!self.withheld.contains(host)).then(revision)
+    }
+
+    /// Whether less is here of a host than was seen or written before.
+    fn has_lost_of(&self, host: &HostId, known: &Known) -> bool {
+        self.hosts.get(host).is_some_and(|record| {
+            known.is_ahead_of(record)
+                || self.assigned(host).is_some_and(|revision| revision < known.assigned)
+        })
+    }
 }
 
 impl StoreMemory {
@@ -109,9 +130,7 @@ impl StoreMemory {
     pub fn look(&mut self, look: Look<'_>, policy: &Policy) -> bool {
         let emptied = self.incarnation.is_some_and(|known| known != look.incarnation);
         let rolled_back = self.operator.revision > look.operator.revision
-            || self.hosts.iter().any(|(host, known)| {
-                look.hosts.get(host).is_some_and(|record| known.is_ahead_of(record))
-            });
+            || self.hosts.iter().any(|(host, known)| look.has_lost_of(host, known));
         let all_gone = !self.present.is_empty()
             && self.present.iter().all(|host| !look.hosts.contains_key(host));
         let setback = emptied || rolled_back || all_gone;
@@ -133,6 +152,17 @@ impl StoreMemory {
         setback
     }
 
+    /// The leader has written these revisions of hosts' assignments. A store that goes back
+    /// over them before anybody has read them has nothing else to show for it: what they
+    /// placed was placed once more.
+    pub fn wrote(&mut self, revisions: &BTreeMap<HostId, u64>) {
+        for (host, revision) in revisions {
+            if let Some(known) = self.hosts.get_mut(host) {
+                known.assigned = known.assigned.max(*revision);
+            }
+        }
+    }
+
     fn note(&mut self, look: Look<'_>, policy: &Policy) {
         self.incarnation = Some(look.incarnation);
         self.present = look.hosts.keys().copied().collect();
@@ -145,11 +175,18 @@ impl StoreMemory {
                 seq: record.seq,
                 earlier: Vec::new(),
                 at: look.now,
+                assigned: 0,
             });
             known.note(record, look.now);
+            known.assigned = look.assigned(host).unwrap_or(known.assigned);
         }
         self.hosts.retain(|host, known| {
-            look.hosts.contains_key(host) || look.now.since(known.at) < policy.host_memory
+            let is_there = look.hosts.contains_key(host);
+            if !is_there {
+                // The store forgets a host's assignment after the host.
+                known.assigned = 0;
+            }
+            is_there || look.now.since(known.at) < policy.host_memory
         });
         if let Some(rebuild) = &mut self.rebuild {
             rebuild.awaited.retain(|host, stood| {
@@ -181,5 +218,73 @@ impl StoreMemory {
         let awaited: BTreeSet<String> =
             named.map(str::to_owned).chain(known).filter(|host| !reported.contains(host)).collect();
         (!awaited.is_empty()).then_some(Rebuilding { since: rebuild.since, hosts: awaited })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::fleet::host::Assignment;
+
+    const HOST: HostId = HostId(uuid::Uuid::from_u128(1));
+
+    fn records() -> HostRecords {
+        let id = HOST.0;
+        let record = json!({
+            "version": 1, "host": id, "boot": id, "replica": id, "seq": 7, "at": 0,
+            "hostname": "h1", "docker_version": null, "docker_up": true, "stopping": false,
+            "max_runners": 5, "images": [], "runners": {}, "refused": {},
+        });
+        [(HOST, Arc::new(serde_json::from_value(record).unwrap()))].into()
+    }
+
+    /// Whether a store in which the host's assignment has this revision has gone back.
+    fn looks(memory: &mut StoreMemory, hosts: &HostRecords, revision: u64, withheld: bool) -> bool {
+        let assignment = Assignment { revision, ..Assignment::default() };
+        let mut assignments = Assignments::from([(HOST, Arc::new(assignment))]);
+        let withheld = withheld.then_some(HOST).into_iter().collect::<BTreeSet<_>>();
+        assignments.retain(|host, _| revision > 0 && !withheld.contains(host));
+        let look = Look {
+            incarnation: 1,
+            hosts,
+            assignments: &assignments,
+            withheld: &withheld,
+            operator: &Operator::default(),
+            untouched: false,
+            now: Timestamp(0),
+        };
+        memory.look(look, &Policy::default())
+    }
+
+    /// Regression (seed 684): a store that went back over a plan before its leader had read
+    /// what hosts made of it showed nothing else of that, and as many were placed once more.
+    #[test]
+    fn a_store_that_goes_back_over_a_plan_just_written_is_noticed() {
+        let (mut memory, hosts) = (StoreMemory::default(), records());
+        assert!(!looks(&mut memory, &hosts, 3, false));
+        memory.wrote(&[(HOST, 4)].into());
+        assert!(looks(&mut memory, &hosts, 3, false));
+        assert!(!looks(&mut memory, &hosts, 3, false), "it is told once");
+        memory.wrote(&[(HOST, 4)].into());
+        assert!(!looks(&mut memory, &hosts, 4, false));
+    }
+
+    #[test]
+    fn an_assignment_that_cannot_be_read_or_went_with_its_host_is_no_setback() {
+        let (mut memory, hosts) = (StoreMemory::default(), records());
+        assert!(!looks(&mut memory, &hosts, 3, false));
+        assert!(!looks(&mut memory, &hosts, 3, true));
+        assert!(looks(&mut memory, &hosts, 2, false));
+        let mut both = hosts.clone();
+        both.insert(HostId(uuid::Uuid::from_u128(2)), hosts[&HOST].clone());
+        assert!(!looks(&mut memory, &both, 2, false));
+        let gone = both.remove(&HOST);
+        assert!(!looks(&mut memory, &both, 0, false));
+        both.extend(gone.map(|record| (HOST, record)));
+        assert!(!looks(&mut memory, &both, 0, false), "it returns, and nothing was assigned");
     }
 }

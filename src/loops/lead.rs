@@ -164,7 +164,7 @@ impl Lead {
         let view = self.view(known, snapshot, setback, now);
         let mut fresh = || RunnerId(self.clock.ordered_id());
         let decided = plan(&view, &self.policy, &mut fresh, now);
-        let error = match self.write(&leadership, &view, &decided, now).await {
+        let error = match self.write(&mut known.store, &leadership, &view, &decided, now).await {
             Written::Done => {
                 if let Some(operator) = &decided.operator {
                     self.vitals.leave_leading(known.succession.not_to_lead(&replicas, operator));
@@ -215,6 +215,8 @@ impl Lead {
         let look = Look {
             incarnation: snapshot.incarnation,
             hosts: &snapshot.hosts,
+            assignments: &snapshot.assignments,
+            withheld: &snapshot.withheld.hosts,
             operator: &snapshot.operator,
             untouched: begins && snapshot.digest.is_none(),
             now,
@@ -237,6 +239,7 @@ impl Lead {
     /// Writes what was decided.
     async fn write(
         &self,
+        memory: &mut StoreMemory,
         leadership: &Leadership,
         view: &View,
         decided: &Plan,
@@ -248,6 +251,7 @@ impl Lead {
             operator: decided.operator.clone().map(|operator| Operator { revision, ..operator }),
             outcomes: decided.outcomes.clone(),
         };
+        let revisions = commit.assignments.iter().map(|(host, it)| (*host, it.revision)).collect();
         let written = if decided.is_empty() {
             Ok(())
         } else if leadership.holds() {
@@ -257,6 +261,7 @@ impl Lead {
             return Written::Superseded;
         };
         if written.is_ok() {
+            memory.wrote(&revisions);
             tell::decisions(&self.metrics, decided);
             decided.remember(&mut self.ledger(), now);
             self.clean_up(leadership.clone(), decided.deregister.clone());

@@ -236,6 +236,7 @@ scenarios! {
     removed_pool_is_emptied
     replica_drained_is_forgotten_when_it_has_gone
     replica_drained_with_its_host
+    retirement_waits_for_the_daemon
     room_is_not_made_for_a_pool_at_its_maximum
     room_is_not_made_when_the_budget_is_short
     running_one_is_never_denied

@@ -17,6 +17,7 @@ use crate::fleet::listener::{Line, classify};
 use crate::fleet::policy::LIST_STALENESS;
 use crate::fleet::pool::Scope;
 use crate::fleet::reason::Reason;
+use crate::fleet::runner::Seen;
 use crate::fleet::time::Timestamp;
 use crate::github::Deregistered;
 use crate::telemetry::{chain, trace};
@@ -34,7 +35,7 @@ pub enum RetireEnd {
     Removed,
     /// GitHub says it runs a job.
     Busy,
-    /// It went to `running` while we waited.
+    /// It went to `running` while we waited, or its own log shows a job.
     TookAJob,
     /// Something did not answer; nothing was changed for good.
     NotNow,
@@ -79,6 +80,11 @@ pub async fn retire(host: Host, order: RetireOrder, scope: Scope, events: mpsc::
     let span = trace::of_runner(order.runner, span);
     let (runner, reason) = (order.runner, order.reason.clone());
     let end = try_retire(&host, order, &scope).instrument(span).await;
+    if end == RetireEnd::TookAJob {
+        // Where only its log says so, nobody follows its output. It would be asked about again
+        // at once and for ever, and its exit would never be looked into.
+        let _ = events.send(Event::Seen(runner, Seen::JobLine)).await;
+    }
     let _ = events.send(Event::RetireEnded(runner, reason, end)).await;
 }
 

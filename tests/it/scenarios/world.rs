@@ -221,6 +221,7 @@ impl World {
             now,
             pools,
             assignments,
+            withheld,
             shared,
             daemons,
             ..
@@ -228,6 +229,8 @@ impl World {
         let look = Look {
             incarnation: shared.incarnation,
             hosts: records,
+            assignments,
+            withheld: &withheld.hosts,
             operator,
             untouched: std::mem::take(&mut shared.begins) && !shared.led,
             now: *now,
@@ -315,7 +318,9 @@ impl World {
     }
 
     fn commit(&mut self, view: &View, decided: &Plan) {
-        for (host, assignment) in decided.assignments(view, Term(1)) {
+        let written = decided.assignments(view, Term(1));
+        self.shared.memory.wrote(&written.iter().map(|(host, it)| (*host, it.revision)).collect());
+        for (host, assignment) in written {
             self.assignments.insert(host, Arc::new(assignment));
         }
         if let Some(operator) = &decided.operator {

@@ -11,7 +11,7 @@ use super::plan::Script;
 use super::run::{Outcome, run};
 
 /// Seeds of the usual run.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 2_000;
 /// So many meet everything there is.
 const MANY: u64 = 2_000;
 /// One of so many runs twice, and must leave the same trace.

@@ -323,7 +323,7 @@ impl Way for Faulty {
             }
             Done::Published(leader, Ok(())) => witness.leader_wrote(leader),
             Done::Reported(agent, record, Ok(())) => witness.reported(who, agent, record),
-            Done::Restored => witness.reached("the operator's state was written back"),
+            Done::Restored(operator) => witness.wrote_back(operator),
             Done::Acquired(..) | Done::Published(..) | Done::Reported(..) => (),
         }
     }

@@ -214,6 +214,15 @@ impl Witness {
         state.assigned = assigned;
     }
 
+    /// A replica gave the store the operator state that it had lost.
+    pub(super) fn wrote_back(&self, operator: &Operator) {
+        self.reached("the operator's state was written back");
+        let mut state = self.state();
+        if state.operator.revision < operator.revision {
+            state.operator = operator.clone();
+        }
+    }
+
     /// The processes whose right to lead holds by their own clocks.
     pub(super) fn leading(&self) -> Vec<usize> {
         let state = self.state();

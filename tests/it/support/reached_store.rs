@@ -44,7 +44,7 @@ pub(crate) enum Done<'a> {
     Committed(&'a Leadership, &'a Commit, &'a Result<(), StoreError>),
     Published(&'a Leadership, &'a Result<(), StoreError>),
     Reported(&'a Agency, &'a HostRecord, &'a Result<(), StoreError>),
-    Restored,
+    Restored(&'a Operator),
 }
 
 /// What comes back, before the replica sees it.
@@ -222,7 +222,7 @@ impl<W: Way> Store for ReachedStore<W> {
         let (store, way) = self.both();
         let operator = operator.clone();
         let effect = async move {
-            way.did(Done::Restored);
+            way.did(Done::Restored(&operator));
             store.restore(&operator).await
         };
         self.change("restoring", effect).await

@@ -105,8 +105,7 @@ impl State {
         match end {
             RetireEnd::Removed => return,
             RetireEnd::Busy => local.record.retire_blocked_until = Some(now + BUSY_BLOCKS),
-            RetireEnd::TookAJob => {}
-            RetireEnd::NotNow => local.not_before = now + RETRY_AFTER,
+            RetireEnd::TookAJob | RetireEnd::NotNow => local.not_before = now + RETRY_AFTER,
         }
         local.record.retiring = None;
         info!(runner.id = %runner, outcome = ?end, "runner stays");
