@@ -131,6 +131,12 @@ impl ModelDocker {
         self.host.kill(id, cause)
     }
 
+    /// Somebody removes a container by hand, on the host itself: also while the daemon cannot
+    /// be reached from here, and then nobody is told.
+    pub async fn lose(&self, id: &ContainerId) {
+        self.host.remove(id).await;
+    }
+
     /// Waits for this start's turn when the host has a rate.
     async fn pace(&self) {
         let Some(rate) = self.settings.starts_per_second.filter(|rate| *rate > 0.0) else {

@@ -29,6 +29,8 @@ pub(super) enum Fault {
     /// Dies in the middle of its next such step.
     DieAt(Who, Point, Moment),
     Pause(Who),
+    /// Stopped right before its next such step, and goes on with it long after.
+    PauseAt(Who, Point),
     Stop(Who),
     Store(Who, Trouble),
     Flush,
@@ -42,6 +44,8 @@ pub(super) enum Fault {
     },
     Docker(usize, Operation, DockerFault),
     DaemonAway(usize),
+    /// A daemon that was away comes back without an idle runner's container.
+    Vanish(usize),
     /// A host without network, its runners included.
     HostLost(usize),
     GitHub(GitHubFault),
@@ -54,6 +58,7 @@ impl Fault {
             Self::Kill(_) => "fault: a process was killed",
             Self::DieAt(..) => "fault: a process was to die at a chosen step",
             Self::Pause(_) => "fault: a process was stopped past its lease",
+            Self::PauseAt(..) => "fault: a process was to be stopped at a chosen step",
             Self::Stop(_) => "fault: a process was told to stop",
             Self::Store(Who::Everybody, _) => "fault: the store was away for everybody",
             Self::Store(_, Trouble::Unreachable) => "fault: store unreachable",
@@ -71,6 +76,7 @@ impl Fault {
             Self::Docker(_, _, DockerFault::Unreachable) => "fault: docker unreachable",
             Self::Docker(_, _, DockerFault::DropAnswer) => "fault: docker answers lost",
             Self::Docker(_, _, DockerFault::Hang) => "fault: docker hung",
+            Self::Vanish(_) => "fault: a container vanished with its daemon away",
             Self::DaemonAway(_) => "fault: a daemon was away",
             Self::HostLost(_) => "fault: a host was lost",
             Self::GitHub(fault) if fault.drop_response => "fault: github answers lost",
@@ -83,10 +89,11 @@ impl Fault {
     }
 
     /// Every name, for the list of what a whole run must have met.
-    pub(super) const NAMES: [&'static str; 28] = [
+    pub(super) const NAMES: [&'static str; 30] = [
         "fault: a process was killed",
         "fault: a process was to die at a chosen step",
         "fault: a process was stopped past its lease",
+        "fault: a process was to be stopped at a chosen step",
         "fault: a process was told to stop",
         "fault: the store was away for everybody",
         "fault: store unreachable",
@@ -105,6 +112,7 @@ impl Fault {
         "fault: docker answers lost",
         "fault: docker hung",
         "fault: a daemon was away",
+        "fault: a container vanished with its daemon away",
         "fault: a host was lost",
         "fault: github answers lost",
         "fault: github answers cut short",
@@ -128,7 +136,7 @@ impl Fault {
         };
         let (short, lease, long) = (seconds(1, 25), seconds(5, 20), seconds(50, 90));
         let lasts = if random.chance(0.2) { long } else { short };
-        match random.below(15) {
+        match random.below(17) {
             0 => (Self::Kill(who), lasts),
             1 | 2 => (Self::DieAt(who, point(random), moment(random)), short),
             3 => (Self::Pause(who), lease),
@@ -147,6 +155,8 @@ impl Fault {
             }
             12 => (Self::DaemonAway(daemon), lasts),
             13 => (Self::HostLost(daemon), lasts),
+            14 => (Self::Vanish(daemon), short),
+            15 => (Self::PauseAt(who, host_step(random)), lease + short),
             _ => (Self::GitHub(github_fault(random)), short),
         }
     }
@@ -156,6 +166,11 @@ fn point(random: &mut Random) -> Point {
     use Point::{Acquire, Commit, Create, Deregister, Mint, Remove, Report, Start};
     // The leader's write is the step that matters most.
     one_of(random, &[Commit, Commit, Report, Acquire, Create, Start, Remove, Mint, Deregister])
+}
+
+/// A step after which another agent may have taken over.
+fn host_step(random: &mut Random) -> Point {
+    one_of(random, &[Point::Create, Point::Start, Point::Remove])
 }
 
 fn moment(random: &mut Random) -> Moment {

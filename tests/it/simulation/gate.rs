@@ -77,13 +77,19 @@ impl<T: Copy + PartialEq> Signal<T> {
 pub(super) struct Gate {
     state: Signal<State>,
     fatal: Mutex<Option<(Point, Moment)>>,
+    halting: Mutex<Option<Point>>,
     /// A dying process's connections close.
     feeds: Mutex<Vec<Weak<Feed>>>,
 }
 
 impl Gate {
     pub(super) fn new() -> Self {
-        Self { state: Signal::new(State::Open), fatal: Mutex::default(), feeds: Mutex::default() }
+        Self {
+            state: Signal::new(State::Open),
+            fatal: Mutex::default(),
+            halting: Mutex::default(),
+            feeds: Mutex::default(),
+        }
     }
 
     /// Waits while the process is stopped; for ever once it is dead.
@@ -93,12 +99,18 @@ impl Gate {
         }
     }
 
-    /// Passes at a named step, unless the process is to die there.
+    /// Passes at a named step, unless the process is to die or to be stopped there.
     pub(super) async fn at(&self, point: Point, moment: Moment) {
         self.pass().await;
         let fatal = *lock(&self.fatal) == Some((point, moment));
         if fatal {
             self.kill();
+            self.pass().await;
+        }
+        let halts = moment == Moment::Before
+            && lock(&self.halting).take_if(|halting| *halting == point).is_some();
+        if halts {
+            self.stop();
             self.pass().await;
         }
     }
@@ -108,6 +120,11 @@ impl Gate {
         *lock(&self.fatal) = Some((point, moment));
     }
 
+    /// Stops the process right before its next such step.
+    pub(super) fn stop_at(&self, point: Point) {
+        *lock(&self.halting) = Some(point);
+    }
+
     pub(super) fn stop(&self) {
         if self.state.get() == State::Open {
             self.state.set(State::Shut);
@@ -115,6 +132,7 @@ impl Gate {
     }
 
     pub(super) fn go_on(&self) {
+        *lock(&self.halting) = None;
         if self.state.get() == State::Shut {
             self.state.set(State::Open);
         }

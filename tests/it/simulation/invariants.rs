@@ -93,9 +93,8 @@ impl Invariants {
                 self.well_since.remove(&index);
             }
         }
-        if !world.witness.leading().is_empty() {
-            self.led_at = Some(now);
-        }
+        let leads = (!world.witness.leading().is_empty()).then_some(now);
+        self.led_at = self.led_at.max(leads).max(world.witness.led_at());
         // Answers lost by chance may be lost several times in a row, and what arrives late
         // keeps the lease for one who does not hear of it. Counted anew when that is over.
         let flaky = world.replicas.iter().any(|r| r.life.is_some() && r.link.is_flaky());
@@ -119,7 +118,10 @@ impl Invariants {
     fn room(&mut self, world: &World) {
         let mut pools: BTreeMap<PoolName, u32> = BTreeMap::new();
         for daemon in 0..world.daemons.len() {
-            let living = world.living(daemon);
+            let mut living = world.living(daemon);
+            // Never started, and not to be: found and discarded by the next list.
+            let running = world.running(daemon);
+            living.retain(|spec| !world.witness.is_stray(&spec.name) || running.contains(spec));
             let occupied = living.len() + world.witness.creating_on(daemon) as usize;
             if occupied > world.layout.host_max as usize {
                 let most = world.layout.host_max;

@@ -49,6 +49,8 @@ pub(super) struct State {
     reached: BTreeSet<&'static str>,
     /// The newest leadership each running process has shown.
     leaders: BTreeMap<usize, Leadership>,
+    /// When one showed that last.
+    led_at: Option<Instant>,
     /// The last term each has taken, and whether it has given it up: a plan that was on its
     /// way then may still arrive.
     terms: BTreeMap<usize, (Term, bool)>,
@@ -61,6 +63,8 @@ pub(super) struct State {
     reported_at: BTreeMap<HostId, Instant>,
     identities: BTreeMap<usize, HostId>,
     agents: BTreeMap<usize, (usize, Instant)>,
+    /// What a stopped agent created after another had taken its daemon over.
+    strays: BTreeSet<String>,
     /// When each process that was stopped went on.
     resumed_at: BTreeMap<usize, Instant>,
     creating: BTreeMap<usize, u32>,
@@ -171,7 +175,13 @@ impl Witness {
         let mut state = self.state();
         if state.terms.get(&who) != Some(&(leader.term(), true)) {
             state.leaders.insert(who, leader.clone());
+            state.led_at = Some(Instant::now());
         }
+    }
+
+    /// When somebody last showed the right to lead: one may have died of it since.
+    pub(super) fn led_at(&self) -> Option<Instant> {
+        self.state().led_at
     }
 
     /// The process is gone, and all it believed.

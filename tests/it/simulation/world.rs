@@ -256,8 +256,10 @@ impl World {
 
     /// SIGCONT.
     pub(super) fn go_on(&mut self, index: usize) {
-        if let Some(life) = self.replicas[index].life.as_ref().filter(|life| !life.gate.is_open()) {
-            self.witness.resumed(index);
+        if let Some(life) = &self.replicas[index].life {
+            if !life.gate.is_open() {
+                self.witness.resumed(index);
+            }
             life.gate.go_on();
         }
     }

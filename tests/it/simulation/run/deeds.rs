@@ -1,5 +1,6 @@
 //! What happens in a run: work, an operator's requests, faults that begin and end.
 
+use runner_orchestrator::docker::{ContainerState, RunnerContainer};
 use runner_orchestrator::fleet::id::IntentId;
 use runner_orchestrator::fleet::intent::{Intent, Wish};
 use runner_orchestrator::fleet::time::Timestamp;
@@ -10,7 +11,7 @@ use super::super::clock::EPOCH_MS;
 use super::super::fault::{Fault, Who};
 use super::super::plan::{Deed, Request};
 use super::super::store::Trouble;
-use super::super::world::REPO;
+use super::super::world::{REPO, mark};
 use super::Run;
 
 /// How often one Docker call of a kind fails.
@@ -21,7 +22,7 @@ impl Run {
         match deed {
             Deed::Jobs(pool, durations) => self.post(pool, durations),
             Deed::Ask(request) => self.ask(request).await,
-            Deed::Begin(index) => self.begin(index),
+            Deed::Begin(index) => self.begin(index).await,
             Deed::End(index) => self.end(index).await,
         }
     }
@@ -117,13 +118,17 @@ impl Run {
         }
     }
 
-    fn begin(&mut self, index: usize) {
+    async fn begin(&mut self, index: usize) {
         let fault = self.script.faults[index].clone();
         let world = &mut self.world;
         world.witness.note(format_args!("world: {fault:?}"));
         world.witness.reached(fault.name());
         match fault {
-            Fault::Kill(who) | Fault::DieAt(who, ..) | Fault::Pause(who) | Fault::Stop(who) => {
+            Fault::Kill(who)
+            | Fault::DieAt(who, ..)
+            | Fault::Pause(who)
+            | Fault::PauseAt(who, _)
+            | Fault::Stop(who) => {
                 let replica = self.resolve(who);
                 self.struck.insert(index, replica);
                 if self.world.leader() == Some(replica) {
@@ -167,6 +172,11 @@ impl Run {
                 world.daemons[daemon].set_reachable(false);
                 self.invariants.shown.daemon_fails(daemon, true);
             }
+            Fault::Vanish(daemon) => {
+                world.daemons[daemon].set_reachable(false);
+                self.invariants.shown.daemon_fails(daemon, true);
+                self.remove_by_hand(daemon).await;
+            }
             Fault::HostLost(daemon) => {
                 world.uplinks[daemon].set(false);
                 self.invariants.cut_off(&self.world, daemon);
@@ -180,6 +190,19 @@ impl Run {
         }
     }
 
+    async fn remove_by_hand(&self, daemon: usize) {
+        let (docker, witness) = (&self.world.daemons[daemon], &self.world.witness);
+        let idle = |spec: &RunnerContainer| !self.world.github.runs_job(spec.name.as_str());
+        let mut idle = docker.inventory().into_iter().filter(|(_, spec, state)| {
+            *state == ContainerState::Running && spec.cluster == *mark() && idle(spec)
+        });
+        if let Some((id, spec, _)) = idle.next() {
+            // A job that reaches it in this very moment is lost by that hand.
+            witness.ended_by_force(&spec.name, false);
+            docker.lose(&id).await;
+        }
+    }
+
     /// Something befalls one process.
     fn strike(&mut self, fault: &Fault, replica: usize) {
         let life = self.world.replicas[replica].life.as_ref();
@@ -189,6 +212,11 @@ impl Run {
             Fault::Pause(_) => {
                 if let Some(life) = life {
                     life.gate.stop();
+                }
+            }
+            Fault::PauseAt(_, point) => {
+                if let Some(life) = life {
+                    life.gate.stop_at(*point);
                 }
             }
             Fault::DieAt(_, point, moment) => {
@@ -211,7 +239,7 @@ impl Run {
                     world.start(replica);
                 }
             }
-            Fault::Pause(_) => {
+            Fault::Pause(_) | Fault::PauseAt(..) => {
                 if let Some(replica) = struck {
                     world.go_on(replica);
                     // It has slept through what its daemon told.
@@ -246,7 +274,7 @@ impl Run {
                 world.daemons[daemon].clear_faults();
                 self.invariants.shown.daemon_fails(daemon, false);
             }
-            Fault::DaemonAway(daemon) => {
+            Fault::DaemonAway(daemon) | Fault::Vanish(daemon) => {
                 world.daemons[daemon].set_reachable(true);
                 self.invariants.shown.daemon_fails(daemon, false);
             }

@@ -63,6 +63,9 @@ impl Witness {
             if resumed.is_some_and(|at| at.elapsed() < CALL_UNDER_WAY) {
                 // Stopped between its look at the marker and the call; no daemon knows
                 // fencing tokens. The newest agent waits before it trusts a list.
+                if what == "create" {
+                    self.state().strays.insert(short);
+                }
                 return self.reached("a stopped agent woke up after another took over");
             }
             self.violated(
@@ -70,6 +73,11 @@ impl Witness {
                 format_args!("r{replica}: {what} on d{daemon}, served by r{agent}"),
             );
         }
+    }
+
+    /// Whether nobody but an agent that had been replaced knows of this container.
+    pub(in super::super) fn is_stray(&self, name: &RunnerName) -> bool {
+        self.state().strays.iter().any(|short| name.as_str().ends_with(short))
     }
 
     pub(in super::super) fn creating(self: &Arc<Self>, daemon: usize) -> Creating {

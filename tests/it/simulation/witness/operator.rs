@@ -66,7 +66,7 @@ impl Witness {
     }
 
     /// A runner is ended as an operator said.
-    pub(super) fn ended_by_force(&self, name: &RunnerName, busy: bool) {
+    pub(in super::super) fn ended_by_force(&self, name: &RunnerName, busy: bool) {
         if busy {
             self.reached("a busy runner was removed by force");
         }
