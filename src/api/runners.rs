@@ -1,7 +1,6 @@
 //! `GET /api/v1/runners`: the original's four arrays, and every runner in full.
 
 use std::collections::HashMap;
-use std::io::Write;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -157,7 +156,7 @@ pub async fn list_runners(State(state): State<ApiState>) -> Response {
     streamed::json(move |out| write(&reading, out))
 }
 
-fn write(reading: &Reading, out: &mut dyn Write) -> serde_json::Result<()> {
+fn write(reading: &Reading, out: &mut streamed::Output) -> serde_json::Result<()> {
     let seen = reading.runners();
     let live = || seen.values().filter(|runner| !runner.phase.is_terminal());
     let pools: HashMap<&RunnerName, &PoolName> =

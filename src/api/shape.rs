@@ -19,7 +19,9 @@ impl From<Timestamp> for At {
 
 impl Serialize for At {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
+        // Not `collect_str`: a full fleet's answer has seventy thousand of them, and it looks
+        // at each part of each for what must be escaped.
+        serializer.serialize_str(&self.0.to_string())
     }
 }
 

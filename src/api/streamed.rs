@@ -13,15 +13,15 @@ use tokio::task::spawn_blocking;
 use tokio_stream::wrappers::ReceiverStream;
 
 /// What is sent at once.
-const PIECE_BYTES: usize = 64 * 1024;
-/// Pieces written ahead of a reader; a slow one holds the writer up.
+const PIECE_BYTES: usize = 256 * 1024;
+/// Pieces written ahead of a reader; a slow one holds the writer up, and 1.3 MB.
 const PIECES_AHEAD: usize = 4;
 
 /// An answer of JSON that `write` writes, on a thread that may block. There are at most as
 /// many as there are connections; a writer whose reader has gone is told by an error.
 pub(super) fn json<W>(write: W) -> Response
 where
-    W: FnOnce(&mut dyn Write) -> serde_json::Result<()> + Send + 'static,
+    W: FnOnce(&mut Output) -> serde_json::Result<()> + Send + 'static,
 {
     let (sink, pieces) = mpsc::channel(PIECES_AHEAD);
     let written = spawn_blocking(move || {
@@ -41,8 +41,13 @@ where
     ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(pieces)).into_response()
 }
 
+/// What an answer is written to. Named, not `dyn Write`: a full fleet's is written in millions
+/// of small parts.
+pub(super) type Output = BufWriter<Sink>;
+
 /// Where the pieces go.
-struct Sink(mpsc::Sender<Bytes>);
+#[derive(Debug)]
+pub(super) struct Sink(mpsc::Sender<Bytes>);
 
 impl Write for Sink {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {

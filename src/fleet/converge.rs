@@ -264,8 +264,11 @@ fn retire(
         Some(Work::Starting) if local.record.retiring.is_none() => {
             actions.push(Action::CancelStart { runner, reason });
         }
-        // Its registration would be asked for again and again, and its container stay.
-        None if agent.docker_up && (!blocked || force) && now >= local.not_before => {
+        // While the daemon is away its registration would go and its container stay.
+        None if (agent.docker_up || local.record.container.is_none())
+            && (!blocked || force)
+            && now >= local.not_before =>
+        {
             actions.push(Action::Retire { runner, reason, force });
         }
         _ => {}

@@ -34,7 +34,7 @@ struct Known {
     seq: u64,
     earlier: Vec<BootId>,
     at: Timestamp,
-    /// The newest revision of its assignment, read or written.
+    /// The revision of its assignment, as read last or written since; 0 = it has none.
     assigned: u64,
 }
 
@@ -152,10 +152,13 @@ impl StoreMemory {
         setback
     }
 
-    /// The leader has written these revisions of hosts' assignments. A store that goes back
-    /// over them before anybody has read them has nothing else to show for it: what they
-    /// placed was placed once more.
-    pub fn wrote(&mut self, revisions: &BTreeMap<HostId, u64>) {
+    /// The leader has written these revisions of hosts' assignments, and this operator state.
+    /// A store that goes back over them before anybody has read them has nothing else to show
+    /// for it: what they placed was placed once more.
+    pub fn wrote(&mut self, revisions: &BTreeMap<HostId, u64>, operator: Option<&Operator>) {
+        if let Some(operator) = operator.filter(|it| it.revision > self.operator.revision) {
+            self.operator = operator.clone();
+        }
         for (host, revision) in revisions {
             if let Some(known) = self.hosts.get_mut(host) {
                 known.assigned = known.assigned.max(*revision);
@@ -266,11 +269,22 @@ mod tests {
     fn a_store_that_goes_back_over_a_plan_just_written_is_noticed() {
         let (mut memory, hosts) = (StoreMemory::default(), records());
         assert!(!looks(&mut memory, &hosts, 3, false));
-        memory.wrote(&[(HOST, 4)].into());
+        memory.wrote(&[(HOST, 4)].into(), None);
         assert!(looks(&mut memory, &hosts, 3, false));
         assert!(!looks(&mut memory, &hosts, 3, false), "it is told once");
-        memory.wrote(&[(HOST, 4)].into());
+        memory.wrote(&[(HOST, 4)].into(), None);
         assert!(!looks(&mut memory, &hosts, 4, false));
+    }
+
+    #[test]
+    fn an_operator_state_just_written_is_written_back() {
+        let (mut memory, hosts) = (StoreMemory::default(), records());
+        assert!(!looks(&mut memory, &hosts, 3, false));
+        let written = Operator { revision: 1, ..Operator::default() };
+        memory.wrote(&BTreeMap::new(), Some(&written));
+        assert_eq!(memory.owed(&Operator::default()), Some(&written));
+        assert_eq!(memory.owed(&written), None);
+        assert!(looks(&mut memory, &hosts, 3, false));
     }
 
     #[test]

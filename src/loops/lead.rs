@@ -252,6 +252,7 @@ impl Lead {
             outcomes: decided.outcomes.clone(),
         };
         let revisions = commit.assignments.iter().map(|(host, it)| (*host, it.revision)).collect();
+        let operator = commit.operator.clone();
         let written = if decided.is_empty() {
             Ok(())
         } else if leadership.holds() {
@@ -261,7 +262,7 @@ impl Lead {
             return Written::Superseded;
         };
         if written.is_ok() {
-            memory.wrote(&revisions);
+            memory.wrote(&revisions, operator.as_ref());
             tell::decisions(&self.metrics, decided);
             decided.remember(&mut self.ledger(), now);
             self.clean_up(leadership.clone(), decided.deregister.clone());

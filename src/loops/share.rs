@@ -20,6 +20,8 @@ const SHARE_EVERY: Duration = Duration::from_secs(1);
 const TIME_EVERY: Duration = Duration::from_secs(10);
 /// Whether the store has told its time by now.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// A replica that still does not know the time then says so, once.
+const TIME_WAITED_FOR: Duration = Duration::from_secs(5);
 /// An answer that took longer tells the time too vaguely.
 const ROUND_TRIP_MAX: Duration = Duration::from_millis(500);
 /// A wall clock further off the store's than this is worth a warning.
@@ -64,6 +66,7 @@ impl Share {
         let mut asked_at: Option<Instant> = None;
         // Warned of when it becomes too large, not again and again.
         let mut difference = None;
+        let (begun, mut waits) = (Instant::now(), true);
         let mut pace = Pace::every(SHARE_EVERY);
         let mut nudges = [self.github.spending()];
         while pace.next(&mut nudges, &cancel).await != Wake::Cancelled {
@@ -71,6 +74,15 @@ impl Share {
                 && self.ask_time(&mut difference).await
             {
                 asked_at = Some(Instant::now());
+            }
+            waits &= !self.clock.is_told();
+            if waits && begun.elapsed() > TIME_WAITED_FOR {
+                waits = false;
+                warn!(
+                    limit_ms = ROUND_TRIP_MAX.as_millis(),
+                    "the store has not told its time within the limit; until it does, this \
+                     replica neither leads nor serves its Docker host"
+                );
             }
             self.exchange().await;
         }
@@ -89,14 +101,7 @@ impl Share {
         };
         let took = sent.elapsed();
         if took > ROUND_TRIP_MAX {
-            if !self.clock.is_told() {
-                warn!(
-                    took_ms = took.as_millis(),
-                    limit_ms = ROUND_TRIP_MAX.as_millis(),
-                    "the store answers too late to tell its time; until it is quicker this \
-                     replica neither leads nor serves its Docker host"
-                );
-            }
+            debug!(took_ms = took.as_millis(), "the store answered too late to tell its time");
             return false;
         }
         // It was told somewhere between the question and the answer.

@@ -81,8 +81,9 @@ pub async fn retire(host: Host, order: RetireOrder, scope: Scope, events: mpsc::
     let (runner, reason) = (order.runner, order.reason.clone());
     let end = try_retire(&host, order, &scope).instrument(span).await;
     if end == RetireEnd::TookAJob {
-        // Where only its log says so, nobody follows its output. It would be asked about again
-        // at once and for ever, and its exit would never be looked into.
+        // Where only its log says so, nobody follows its output: without this it would pass for
+        // idle, and be asked about again and again. Late, like the edge in the demand that it
+        // makes: the queue is read again at once.
         let _ = events.send(Event::Seen(runner, Seen::JobLine)).await;
     }
     let _ = events.send(Event::RetireEnded(runner, reason, end)).await;

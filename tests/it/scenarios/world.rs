@@ -319,7 +319,7 @@ impl World {
 
     fn commit(&mut self, view: &View, decided: &Plan) {
         let written = decided.assignments(view, Term(1));
-        self.shared.memory.wrote(&written.iter().map(|(host, it)| (*host, it.revision)).collect());
+        let revisions = written.iter().map(|(host, it)| (*host, it.revision)).collect();
         for (host, assignment) in written {
             self.assignments.insert(host, Arc::new(assignment));
         }
@@ -327,6 +327,7 @@ impl World {
             let revision = self.operator.revision + 1;
             self.operator = Operator { revision, ..operator.clone() };
         }
+        self.shared.memory.wrote(&revisions, Some(&self.operator));
         self.intents.retain(|intent| decided.outcomes.iter().all(|o| o.intent != intent.id));
         decided.remember(&mut self.ledger, self.now);
     }

@@ -97,7 +97,7 @@ impl Invariants {
         self.led_at = self.led_at.max(leads).max(world.witness.led_at());
         // Answers lost by chance may be lost several times in a row, and what arrives late
         // keeps the lease for one who does not hear of it. Counted anew when that is over.
-        let flaky = world.replicas.iter().any(|r| r.life.is_some() && r.link.is_flaky());
+        let flaky = world.replicas.iter().any(|replica| replica.link.is_flaky());
         let within = if flaky { 2 * LEADER_WITHIN } else { LEADER_WITHIN };
         if flaky != self.flaky {
             self.flaky = flaky;

@@ -175,7 +175,9 @@ impl Witness {
         let mut state = self.state();
         if state.terms.get(&who) != Some(&(leader.term(), true)) {
             state.leaders.insert(who, leader.clone());
-            state.led_at = Some(Instant::now());
+            if leader.holds() {
+                state.led_at = Some(Instant::now());
+            }
         }
     }
 

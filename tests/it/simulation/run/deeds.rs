@@ -168,14 +168,12 @@ impl Run {
                 world.daemons[daemon].fail(operation, fault, DOCKER_TIMES);
                 self.invariants.shown.daemon_fails(daemon, true);
             }
-            Fault::DaemonAway(daemon) => {
+            Fault::DaemonAway(daemon) | Fault::Vanish(daemon) => {
                 world.daemons[daemon].set_reachable(false);
                 self.invariants.shown.daemon_fails(daemon, true);
-            }
-            Fault::Vanish(daemon) => {
-                world.daemons[daemon].set_reachable(false);
-                self.invariants.shown.daemon_fails(daemon, true);
-                self.remove_by_hand(daemon).await;
+                if matches!(fault, Fault::Vanish(_)) {
+                    self.remove_by_hand(daemon).await;
+                }
             }
             Fault::HostLost(daemon) => {
                 world.uplinks[daemon].set(false);
