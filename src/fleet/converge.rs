@@ -265,7 +265,10 @@ fn retire(
             actions.push(Action::CancelStart { runner, reason });
         }
         // While the daemon is away its registration would go and its container stay.
-        None if (agent.docker_up || local.record.container.is_none())
+        // A shutdown does not wait: it has little time, and one slow answer is not an absence.
+        None if (agent.docker_up
+            || agent.stopping != Stopping::No
+            || local.record.container.is_none())
             && (!blocked || force)
             && now >= local.not_before =>
         {
