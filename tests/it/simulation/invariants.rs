@@ -36,8 +36,8 @@ const SECRETS_EVERY: u64 = 300;
 pub(super) struct Invariants {
     emptied_at: Option<Instant>,
     led_at: Option<Instant>,
-    /// Some answers were lost by chance at the last check.
-    flaky: bool,
+    /// When some answers were lost by chance last.
+    flaky_at: Option<Instant>,
     well_since: BTreeMap<usize, Instant>,
     /// Runners on hosts silent so long that the rule has placed others for them.
     written_off: BTreeSet<RunnerName>,
@@ -96,15 +96,12 @@ impl Invariants {
         let leads = (!world.witness.leading().is_empty()).then_some(now);
         self.led_at = self.led_at.max(leads).max(world.witness.led_at());
         // Answers lost by chance may be lost several times in a row, and what arrives late
-        // keeps the lease for one who does not hear of it. Counted anew when that is over.
-        let flaky = world.replicas.iter().any(|replica| replica.link.is_flaky());
-        let within = if flaky { 2 * LEADER_WITHIN } else { LEADER_WITHIN };
-        if flaky != self.flaky {
-            self.flaky = flaky;
-            if !flaky {
-                self.led_at = self.led_at.max(Some(now));
-            }
+        // keeps the lease for one who does not hear of it, also when that is just over.
+        if world.replicas.iter().any(|it| it.life.is_some() && it.link.is_flaky()) {
+            self.flaky_at = Some(now);
         }
+        let flaky = self.flaky_at.is_some_and(|at| at.elapsed() < LEADER_WITHIN);
+        let within = if flaky { 2 * LEADER_WITHIN } else { LEADER_WITHIN };
         let Some(well_since) = self.well_since.values().min() else { return };
         let since = self.led_at.map_or(*well_since, |led_at| led_at.max(*well_since));
         if since.elapsed() > within {
