@@ -192,6 +192,23 @@ impl Host {
         }
     }
 
+    /// Cancelled when a take-over is not to go on any more: one that has begun is brought to
+    /// its end where the host is to be drained then, unless its daemon does not answer.
+    fn patience(&self, cancel: &CancellationToken) -> (CancellationToken, JoinSet<()>) {
+        let mut wait = JoinSet::new();
+        if !self.shutdown.drain {
+            return (cancel.clone(), wait);
+        }
+        let (given_up, cancel) = (CancellationToken::new(), cancel.clone());
+        let tell = given_up.clone();
+        wait.spawn(async move {
+            cancel.cancelled().await;
+            tokio::time::sleep(boot::FINISH_WITHIN).await;
+            tell.cancel();
+        });
+        (given_up, wait)
+    }
+
     /// Stands by and serves in turns, until cancelled or until the daemon has another
     /// identity.
     async fn under(
@@ -200,6 +217,8 @@ impl Host {
         agency: &mut watch::Receiver<Option<Agency>>,
         cancel: &CancellationToken,
     ) {
+        // Ends with us.
+        let (given_up, _wait) = self.patience(cancel);
         loop {
             match standing::stand_by(self, host, agency, cancel).await {
                 StoodBy::Agent => (),
@@ -208,7 +227,7 @@ impl Host {
                     return standing::take_new_identity(self, clash, cancel).await;
                 }
             }
-            let rights = match boot::take_over(self, agency, cancel).await {
+            let rights = match boot::take_over(self, agency, &given_up).await {
                 TakeOver::Done(rights) => rights,
                 TakeOver::Lost => {
                     self.give_way(host);

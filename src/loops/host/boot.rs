@@ -32,6 +32,9 @@ pub async fn identify(host: &Host, cancel: &CancellationToken) -> Option<HostId>
 /// the next list shows it.
 pub const SETTLE: Duration = Duration::from_secs(8);
 const _: () = assert!(SETTLE.as_millis() > LOOK_LIMIT.as_millis() + HAND_OVER_TIMEOUT.as_millis());
+/// How long a take-over goes on after the process was told to stop and to drain: the wait, and
+/// looks at the daemon before and after it.
+pub const FINISH_WITHIN: Duration = SETTLE.saturating_add(LOOK_LIMIT.saturating_mul(2));
 /// A daemon that does not answer must not hold a shutdown up.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
 
@@ -46,11 +49,11 @@ pub enum TakeOver {
 
 /// Leaves this boot's marker on the daemon: from now on older agents of this host know
 /// that they are none any more. One that has not taken its own marker away may still have
-/// calls on their way; their end is waited for.
+/// calls on their way; their end is waited for. Until `given_up` is cancelled.
 pub async fn take_over(
     host: &Host,
     agency: &mut watch::Receiver<Option<Agency>>,
-    cancel: &CancellationToken,
+    given_up: &CancellationToken,
 ) -> TakeOver {
     let Some(held) = agency.borrow().clone() else { return TakeOver::Lost };
     let boot = BootId(host.clock.ordered_id());
@@ -60,31 +63,31 @@ pub async fn take_over(
     let mut before = None;
     let read = || host.docker.marker(&host.cluster, marker.host);
     if host.store.health().borrow().shared {
-        let Some(found) = persistently(host, cancel, read).await else {
+        let Some(found) = persistently(host, given_up, read).await else {
             return TakeOver::Cancelled;
         };
         before = found;
     }
     let write = || host.docker.write_marker(&host.cluster, &marker);
     loop {
-        if persistently(host, cancel, write).await.is_none() {
+        if persistently(host, given_up, write).await.is_none() {
             return TakeOver::Cancelled;
         }
         let Some(before) = before else { break };
         info!(host.id = %marker.host, boot = %before.boot,
             "taking over from an agent that did not hand over");
         tokio::select! { biased;
-            () = cancel.cancelled() => break,
+            () = given_up.cancelled() => break,
             _ = agency.wait_for(Option::is_none) => break,
             () = tokio::time::sleep(SETTLE) => (),
         }
         // A beat of the predecessor that was on its way may have written over it.
-        match persistently(host, cancel, read).await {
+        match persistently(host, given_up, read).await {
             Some(found) if found.is_none_or(|found| found.boot != boot) => (),
             Some(_) | None => break,
         }
     }
-    if cancel.is_cancelled() {
+    if given_up.is_cancelled() {
         hand_over(host.docker.as_ref(), &host.cluster, boot).await;
         return TakeOver::Cancelled;
     }

@@ -3,11 +3,14 @@
 
 use std::time::Duration;
 
+use runner_orchestrator::docker::Docker;
 use runner_orchestrator::fleet::id::ReplicaId;
 use runner_orchestrator::fleet::intent::Wish;
+use runner_orchestrator::loops::host::standing::Part;
 use runner_orchestrator::store::Store;
 
 use super::replicas::Cluster;
+use super::world::World;
 
 const MOMENT: Duration = Duration::from_secs(3);
 
@@ -111,4 +114,29 @@ async fn a_drained_replica_that_is_alone_leads_on_until_another_comes() {
     };
     cluster.until(Duration::from_secs(200), "no runners", empty).await;
     cluster.end().await;
+}
+
+/// Regression: a process that was told to stop while it waited for what its killed
+/// predecessor had under way ended at once, and left that one's runners on the host.
+#[tokio::test(start_paused = true)]
+async fn a_process_told_to_stop_in_the_middle_of_taking_over_drains_all_the_same() {
+    let mut cluster = Cluster::new();
+    cluster.drains = true;
+    cluster.pool.min_runners = 2;
+    let docker = cluster.docker();
+    let first = cluster.start(&docker);
+    let idle = |cluster: &Cluster| {
+        let runners = cluster.state().runners;
+        runners.len() == 2 && runners.iter().all(|runner| runner.status == "online")
+    };
+    cluster.until(Duration::from_secs(30), "two idle runners", idle).await;
+    cluster.kill(first);
+    let next = cluster.start(&docker);
+    let taking_over = |cluster: &Cluster| cluster.standing(next).part == Part::TakingOver;
+    cluster.until(Duration::from_secs(20), "the take-over to begin", taking_over).await;
+    let begun = tokio::time::Instant::now();
+    cluster.stop(next).await;
+    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
+    let left = docker.containers(&World::mark()).await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
 }
