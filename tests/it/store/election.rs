@@ -66,9 +66,10 @@ async fn a_leader_that_goes_is_followed_at_once() {
     let mut took = Vec::new();
     for n in 2..6 {
         let mut next = Candidate::stand(&server, n);
-        // It is refused once, and then listens.
+        // It is refused once, and then listens: that moves every topic, perhaps before we look.
         let mut leases = next.store.changes(runner_orchestrator::store::Topic::Leases);
-        tokio::time::timeout(PATIENCE, leases.changed()).await.unwrap().unwrap();
+        let listens = leases.wait_for(|moved| *moved > 0);
+        tokio::time::timeout(PATIENCE, listens).await.unwrap().unwrap();
         let begun = Instant::now();
         leader.cancel.cancel();
         next.leads().await;
