@@ -46,10 +46,10 @@ pub struct SeenRunner<'a> {
     pub retiring: Option<&'a Reason>,
 }
 
-impl SeenRunner<'_> {
+impl<'a> SeenRunner<'a> {
     /// Its container, once it has one.
     #[must_use]
-    pub fn container(&self) -> Option<&ContainerId> {
+    pub fn container(&self) -> Option<&'a ContainerId> {
         self.record.and_then(|record| record.container.as_ref())
     }
 

@@ -19,18 +19,18 @@ use crate::fleet::runner::RunnerPhase;
 
 /// Runners by every witness.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Runners {
+pub struct Runners<'a> {
     /// Containers of this cluster.
-    pub docker_runners: Vec<DockerRunner>,
+    pub docker_runners: Vec<DockerRunner<'a>>,
     /// Registrations of this cluster, as GitHub last listed them.
-    pub github_runners: Vec<GitHubRunner>,
+    pub github_runners: Vec<GitHubRunner<'a>>,
     /// Kept for the original's clients. Other people's registrations are counted
     /// (`runners.ignored_existing` of the status), not held.
-    pub ignored_runners: Vec<GitHubRunner>,
+    pub ignored_runners: Vec<GitHubRunner<'a>>,
     /// Runners being cared for.
-    pub active_tracked: Vec<TrackedRunner>,
+    pub active_tracked: Vec<TrackedRunner<'a>>,
     /// Every runner, all witnesses together.
-    pub runners: Vec<Runner>,
+    pub runners: Vec<Runner<'a>>,
     /// What is shown may no longer be so: it is old, or the store is away.
     pub stale: bool,
     /// How old the leader's last look at the fleet is.
@@ -39,71 +39,71 @@ pub struct Runners {
 
 /// A container.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct DockerRunner {
+pub struct DockerRunner<'a> {
     #[schema(value_type = String)]
-    pub id: ContainerId,
+    pub id: &'a ContainerId,
     /// The container's name.
     pub name: String,
     /// As Docker calls it: `created`, `running` or `exited`.
     #[schema(example = "running")]
     pub status: &'static str,
     #[schema(value_type = String)]
-    pub runner_name: RunnerName,
+    pub runner_name: &'a RunnerName,
     /// The image decides it, and does not tell; always null.
-    pub runner_version: Option<String>,
+    pub runner_version: Option<&'a str>,
     pub created_at: At,
     #[schema(value_type = String)]
     pub host: HostId,
     /// `owner/name`, organisation, or `enterprises/name`.
     pub repo_url: Option<String>,
-    pub image: Option<String>,
+    pub image: Option<&'a str>,
 }
 
 /// A registration.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct GitHubRunner {
+pub struct GitHubRunner<'a> {
     #[schema(value_type = u64)]
     pub id: GitHubRunnerId,
     #[schema(value_type = String)]
-    pub name: RunnerName,
+    pub name: &'a RunnerName,
     #[schema(example = "linux")]
     pub os: &'static str,
     /// `online` or `offline`.
     pub status: &'static str,
     pub busy: bool,
-    pub labels: Vec<Label>,
+    pub labels: Vec<Label<'a>>,
 }
 
 /// A runner's label.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Label {
-    pub name: String,
+pub struct Label<'a> {
+    pub name: &'a str,
 }
 
 /// A runner being cared for.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct TrackedRunner {
+pub struct TrackedRunner<'a> {
     #[schema(value_type = String)]
-    pub name: RunnerName,
+    pub name: &'a RunnerName,
     pub created_at: At,
     #[schema(value_type = Option<String>)]
-    pub container_id: Option<ContainerId>,
+    pub container_id: Option<&'a ContainerId>,
     /// When its host last reported it.
     pub last_seen: Option<At>,
 }
 
 /// One runner in full.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Runner {
+pub struct Runner<'a> {
     #[schema(value_type = IdText)]
     pub id: RunnerId,
     #[schema(value_type = String)]
-    pub name: RunnerName,
+    pub name: &'a RunnerName,
     #[schema(value_type = String)]
-    pub pool: PoolName,
+    pub pool: &'a PoolName,
     #[schema(value_type = IdText)]
     pub host: HostId,
-    pub hostname: Option<String>,
+    pub hostname: Option<&'a str>,
     /// The replica whose agent cares for it.
     #[schema(value_type = Option<IdText>)]
     pub replica: Option<ReplicaId>,
@@ -118,7 +118,7 @@ pub struct Runner {
     pub assigned_at: Option<At>,
     pub listened_at: Option<At>,
     #[schema(value_type = Option<String>)]
-    pub container_id: Option<ContainerId>,
+    pub container_id: Option<&'a ContainerId>,
     pub container_name: String,
     #[schema(value_type = Option<u64>)]
     pub github_id: Option<GitHubRunnerId>,
@@ -129,7 +129,7 @@ pub struct Runner {
     /// How it came to its end.
     pub end: Option<End>,
     /// Follows it through logs and labels.
-    pub correlation: Option<String>,
+    pub correlation: Option<&'a str>,
     /// Found running when its host's agent started.
     pub adopted: bool,
 }
@@ -182,7 +182,7 @@ fn write(reading: &Reading, out: &mut streamed::Output) -> serde_json::Result<()
 struct Rows<D, G, T, R> {
     docker_runners: D,
     github_runners: G,
-    ignored_runners: [GitHubRunner; 0],
+    ignored_runners: [GitHubRunner<'static>; 0],
     active_tracked: T,
     runners: R,
     stale: bool,
@@ -201,11 +201,11 @@ where
     }
 }
 
-fn docker_runner(runner: &SeenRunner<'_>, reading: &Reading) -> Option<DockerRunner> {
+fn docker_runner<'a>(runner: &SeenRunner<'a>, reading: &'a Reading) -> Option<DockerRunner<'a>> {
     let container = runner.container()?;
     let pool = reading.view().pools.get(runner.pool);
     Some(DockerRunner {
-        id: container.clone(),
+        id: container,
         name: runner.name.container_name(),
         status: match &runner.phase {
             RunnerPhase::Assigned { .. }
@@ -221,40 +221,40 @@ fn docker_runner(runner: &SeenRunner<'_>, reading: &Reading) -> Option<DockerRun
             | RunnerPhase::Retired { .. }
             | RunnerPhase::Lost { .. } => "exited",
         },
-        runner_name: runner.name.clone(),
+        runner_name: runner.name,
         runner_version: None,
         created_at: since_when(runner),
         host: runner.host,
         repo_url: pool.map(|pool| pool.scope.path()),
-        image: pool.map(|pool| pool.image.clone()),
+        image: pool.map(|pool| pool.image.as_str()),
     })
 }
 
-fn github_runner(
-    name: &RunnerName,
+fn github_runner<'a>(
+    name: &'a RunnerName,
     row: &Listed,
     pool: Option<&&PoolName>,
-    reading: &Reading,
-) -> GitHubRunner {
+    reading: &'a Reading,
+) -> GitHubRunner<'a> {
     let pool = pool.and_then(|pool| reading.view().pools.get(*pool));
     let labels = pool.into_iter().flat_map(|pool| pool.labels.iter());
     GitHubRunner {
         id: row.id,
-        name: name.clone(),
+        name,
         // Every runner of ours is a Linux container.
         os: "linux",
         status: if row.online { "online" } else { "offline" },
         busy: row.busy,
-        labels: labels.map(|label| Label { name: label.to_owned() }).collect(),
+        labels: labels.map(|name| Label { name }).collect(),
     }
 }
 
-fn tracked(runner: &SeenRunner<'_>, reading: &Reading) -> TrackedRunner {
+fn tracked<'a>(runner: &SeenRunner<'a>, reading: &Reading) -> TrackedRunner<'a> {
     let reported = runner.record.and_then(|_| reading.host(&runner.host));
     TrackedRunner {
-        name: runner.name.clone(),
+        name: runner.name,
         created_at: since_when(runner),
-        container_id: runner.container().cloned(),
+        container_id: runner.container(),
         last_seen: at(reported.map(|host| host.at)),
     }
 }
@@ -266,26 +266,26 @@ fn since_when(runner: &SeenRunner<'_>) -> At {
     assigned.or(recorded).unwrap_or_else(|| runner.phase.since()).into()
 }
 
-fn full(runner: &SeenRunner<'_>, reading: &Reading) -> Runner {
+fn full<'a>(runner: &SeenRunner<'a>, reading: &'a Reading) -> Runner<'a> {
     let host = reading.host(&runner.host);
     let record = runner.record;
     let assigned = runner.assigned;
     let correlation = record
-        .map(|record| record.correlation.clone())
-        .or_else(|| assigned.map(|assigned| assigned.correlation.clone()));
+        .map(|record| record.correlation.as_str())
+        .or_else(|| assigned.map(|assigned| assigned.correlation.as_str()));
     Runner {
         id: runner.id,
-        name: runner.name.clone(),
-        pool: runner.pool.clone(),
+        name: runner.name,
+        pool: runner.pool,
         host: runner.host,
-        hostname: host.map(|host| host.hostname.clone()),
+        hostname: host.map(|host| host.hostname.as_str()),
         replica: host.map(|host| host.replica),
         phase: runner.phase.name(),
         since: runner.phase.since().into(),
         idle_since: at(runner.idle_since()),
         assigned_at: at(assigned.map(|a| a.at).or_else(|| record.map(|r| r.assigned_at))),
         listened_at: at(record.and_then(|record| record.listened_at)),
-        container_id: runner.container().cloned(),
+        container_id: runner.container(),
         container_name: runner.name.container_name(),
         github_id: record.and_then(|record| record.github_id),
         reason: assigned.map(|assigned| ReasonBody::from(&assigned.reason)),

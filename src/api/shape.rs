@@ -21,7 +21,7 @@ impl Serialize for At {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // Not `collect_str`: a full fleet's answer has seventy thousand of them, and it looks
         // at each part of each for what must be escaped.
-        serializer.serialize_str(&self.0.to_string())
+        serializer.serialize_str(&self.0.to_rfc3339())
     }
 }
 

@@ -2,7 +2,8 @@
 //! and need not lie in memory together.
 
 use std::future::ready;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
+use std::mem;
 
 use axum::body::{Body, Bytes};
 use axum::http::header;
@@ -25,7 +26,7 @@ where
 {
     let (sink, pieces) = mpsc::channel(PIECES_AHEAD);
     let written = spawn_blocking(move || {
-        let mut out = BufWriter::with_capacity(PIECE_BYTES, Sink(sink));
+        let mut out = Output { sink, piece: Vec::with_capacity(PIECE_BYTES) };
         write(&mut out)?;
         out.flush()
     });
@@ -41,22 +42,28 @@ where
     ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(pieces)).into_response()
 }
 
-/// What an answer is written to. Named, not `dyn Write`: a full fleet's is written in millions
-/// of small parts.
-pub(super) type Output = BufWriter<Sink>;
-
-/// Where the pieces go.
+/// What an answer is written to. Named, not `dyn Write`, and each full piece handed on as it
+/// is: a full fleet's answer is written in millions of small parts.
 #[derive(Debug)]
-pub(super) struct Sink(mpsc::Sender<Bytes>);
+pub(super) struct Output {
+    sink: mpsc::Sender<Bytes>,
+    piece: Vec<u8>,
+}
 
-impl Write for Sink {
-    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        let sent = self.0.blocking_send(Bytes::copy_from_slice(piece));
-        sent.map(|()| piece.len()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+impl Write for Output {
+    #[inline]
+    fn write(&mut self, part: &[u8]) -> io::Result<usize> {
+        if self.piece.len() + part.len() > PIECE_BYTES {
+            self.flush()?;
+        }
+        self.piece.extend_from_slice(part);
+        Ok(part.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        let piece = mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
+        let sent = self.sink.blocking_send(Bytes::from(piece));
+        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 

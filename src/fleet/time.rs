@@ -27,6 +27,15 @@ impl Timestamp {
         i64::try_from(self.0).ok().and_then(chrono::DateTime::from_timestamp_millis)
     }
 
+    /// RFC 3339 with milliseconds, in UTC; beyond the calendar the bare number.
+    #[must_use]
+    pub fn to_rfc3339(self) -> String {
+        match self.to_utc() {
+            Some(date) => date.to_rfc3339_opts(SecondsFormat::Millis, true),
+            None => format!("{}ms", self.0),
+        }
+    }
+
     /// From a calendar date; dates before 1970 become 1970.
     #[must_use]
     pub fn from_utc(date: chrono::DateTime<chrono::Utc>) -> Self {
@@ -49,11 +58,7 @@ impl Sub<Duration> for Timestamp {
 }
 
 impl fmt::Display for Timestamp {
-    /// RFC 3339 with milliseconds, in UTC.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.to_utc() {
-            Some(date) => f.write_str(&date.to_rfc3339_opts(SecondsFormat::Millis, true)),
-            None => write!(f, "{}ms", self.0),
-        }
+        f.write_str(&self.to_rfc3339())
     }
 }
