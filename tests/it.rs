@@ -16,6 +16,7 @@ mod it {
     mod loops;
     mod properties;
     mod registrations;
+    mod runner_image;
     mod scenarios;
     mod sim_github;
     mod simulation;

@@ -3,8 +3,8 @@
 mod cluster;
 mod compose;
 mod contents;
-mod engine;
-mod image;
+pub(crate) mod engine;
+pub(crate) mod image;
 mod process;
-mod program;
+pub(crate) mod program;
 mod setup;

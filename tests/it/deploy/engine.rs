@@ -11,7 +11,7 @@ use super::program::{command, ending, on_path, output, wait_for};
 
 /// How a client reaches an engine, and which builder it asks for.
 #[derive(Clone, Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     program: PathBuf,
     /// `None` = the machine's own engine.
     socket: Option<PathBuf>,
@@ -20,12 +20,12 @@ pub(super) struct Client {
 
 impl Client {
     /// This machine's engine and the classic builder.
-    pub(super) fn classic() -> Self {
+    pub(crate) fn classic() -> Self {
         Self { program: "docker".into(), socket: None, buildkit: false }
     }
 
     /// The engine behind a socket, through a client that has `BuildKit` or its plugin.
-    pub(super) fn buildkit(socket: PathBuf) -> Self {
+    pub(crate) fn buildkit(socket: PathBuf) -> Self {
         let able = |docker: &PathBuf| {
             let asks = |what: &[&str]| ending(command(docker).args(what));
             let built_in = ["Docker version 19.", "Docker version 20."];
@@ -39,7 +39,7 @@ impl Client {
         Self { program, socket: Some(socket), buildkit: true }
     }
 
-    pub(super) fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut docker = command(&self.program);
         docker.args(arguments).env("DOCKER_BUILDKIT", if self.buildkit { "1" } else { "0" });
         if let Some(socket) = &self.socket {
@@ -49,31 +49,31 @@ impl Client {
     }
 
     /// Runs a docker command that has to succeed; its standard output, trimmed.
-    pub(super) fn run(&self, arguments: &[&str]) -> String {
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
         output(&mut self.command(arguments)).trim().to_owned()
     }
 }
 
 /// A container that is removed when this is dropped, whatever became of it.
 #[derive(Debug)]
-pub(super) struct Container {
-    pub(super) client: Client,
-    pub(super) id: String,
+pub(crate) struct Container {
+    pub(crate) client: Client,
+    pub(crate) id: String,
 }
 
 impl Container {
     /// Starts one in the background.
-    pub(super) fn start(client: &Client, arguments: &[&str]) -> Self {
+    pub(crate) fn start(client: &Client, arguments: &[&str]) -> Self {
         let id = client.run(&[&["run", "--detach"], arguments].concat());
         Self { client: client.clone(), id }
     }
 
-    pub(super) fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> String {
         ending(&mut self.client.command(&["logs", &self.id])).1
     }
 
     /// What it said until this line.
-    pub(super) fn logs_until(&self, line: &str) -> String {
+    pub(crate) fn logs_until(&self, line: &str) -> String {
         wait_for(&format!("{line:?} in the log"), Duration::from_secs(30), || {
             let logs = self.logs();
             assert!(self.inspect("{{.State.Running}}") == "true", "ended early: {logs}");
@@ -81,7 +81,7 @@ impl Container {
         })
     }
 
-    pub(super) fn inspect(&self, format: &str) -> String {
+    pub(crate) fn inspect(&self, format: &str) -> String {
         self.client.run(&["inspect", "--format", format, &self.id])
     }
 }
@@ -96,7 +96,7 @@ impl Drop for Container {
 /// An engine of the test's own, without any network. Everything in it goes with
 /// it, `BuildKit`'s cache too, which cannot be removed for one build alone.
 #[derive(Debug)]
-pub(super) struct PrivateEngine {
+pub(crate) struct PrivateEngine {
     daemon: Child,
     /// Its socket lies here: the path of a socket must be short.
     dir: TempDir,
@@ -105,7 +105,7 @@ pub(super) struct PrivateEngine {
 }
 
 impl PrivateEngine {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = TempDir::new().unwrap();
         let data = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         // The machine's own daemon.json is not for this one.
@@ -137,7 +137,7 @@ impl PrivateEngine {
         engine
     }
 
-    pub(super) fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("docker.sock")
     }
 

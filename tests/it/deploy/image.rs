@@ -81,7 +81,7 @@ fn stand_in() -> TempDir {
 }
 
 /// The tar of a Debian base, made at most once for this checkout.
-fn base_tar() -> PathBuf {
+pub(crate) fn base_tar() -> PathBuf {
     let path = output(command(checkout().join("tests/setup.sh")).arg("base"));
     checkout().join(path.trim())
 }

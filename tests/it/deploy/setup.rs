@@ -8,8 +8,18 @@ use tempfile::TempDir;
 
 use super::program::{checkout, command, ending, on_path, output};
 
-const SCRIPTS: [&str; 4] =
-    ["tests/setup.sh", ".ci/run", "deploy/entrypoint.sh", "deploy/cluster/make-secrets.sh"];
+const SCRIPTS: [&str; 10] = [
+    ".ci/run",
+    "deploy/cluster/make-secrets.sh",
+    "deploy/entrypoint.sh",
+    "runner-image/entrypoint.sh",
+    "runner-image/fetch.sh",
+    "runner-image/smoke-test.sh",
+    "runner-image/sudo.sh",
+    "tests/it/runner_image/buildx.sh",
+    "tests/it/runner_image/listener.sh",
+    "tests/setup.sh",
+];
 
 #[test]
 fn scripts_have_nothing_that_shellcheck_warns_of() {
