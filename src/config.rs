@@ -116,6 +116,7 @@ impl Config {
         let api = process::api(&mut reader);
         let docker = process::docker(&mut reader);
         let host = process::host(&mut reader);
+        check_privileged(&mut reader, &pools, &host);
         let cluster = process::cluster(&mut reader);
         let store = store::read(&mut reader, &cluster);
         let shutdown = process::shutdown(&mut reader);
@@ -185,6 +186,22 @@ fn read_pools(
     }
     pools.extend(fields.finish(DEFAULT_POOL, poll_interval).map(|pool| (pool.name.clone(), pool)));
     pools
+}
+
+/// A pool cannot grant itself what only the operator of a host may.
+fn check_privileged(reader: &mut Reader<'_>, pools: &BTreeMap<PoolName, Pool>, host: &HostConfig) {
+    let privileged = |pool: &&Pool| pool.docker.is_privileged() && !host.allow_privileged;
+    for pool in pools.values().filter(privileged) {
+        let subject = match pool.name.as_str() {
+            DEFAULT_POOL => format!("{}={}", reader.spelled("RUNNER_DOCKER"), pool.docker.name()),
+            name => format!("pool {name:?} docker={}", pool.docker.name()),
+        };
+        reader.problem(
+            subject,
+            "makes its jobs as good as root on this host, which ALLOW_PRIVILEGED_RUNNERS=true \
+             must allow",
+        );
+    }
 }
 
 /// Polling may use up the hourly limit of a token. Answers that have not changed cost

@@ -31,7 +31,7 @@ use tokio::io::AsyncWrite;
 use crate::fleet::id::{
     BootId, ClusterMark, ContainerId, HostId, PoolName, RunnerId, RunnerName, Term,
 };
-use crate::fleet::pool::{Resources, Scope};
+use crate::fleet::pool::{InnerDocker, Resources, Scope};
 use crate::fleet::time::Timestamp;
 
 pub use engine::BollardDocker;
@@ -176,6 +176,7 @@ pub struct RunnerContainer {
     pub command: Option<Vec<String>>,
     pub network: String,
     pub resources: Resources,
+    pub docker: InnerDocker,
     /// Where it is registered: still known when its pool is no longer configured.
     pub scope: Scope,
     pub revision: String,

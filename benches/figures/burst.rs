@@ -197,6 +197,7 @@ async fn prepare(
             command: pool.command.clone(),
             network: real.engine.network.name.clone(),
             resources: pool.resources.clone(),
+            docker: pool.docker,
             scope: pool.scope.clone(),
             revision: pool.revision.clone(),
             created_at: Timestamp(1),

@@ -9,7 +9,7 @@ use runner_orchestrator::clock::{Clock, SharedClock, SystemClock};
 use runner_orchestrator::docker::Docker;
 use runner_orchestrator::fleet::id::{PoolName, RepoName};
 use runner_orchestrator::fleet::policy::Policy;
-use runner_orchestrator::fleet::pool::{Pool, Resources, Scope};
+use runner_orchestrator::fleet::pool::{InnerDocker, Pool, Resources, Scope};
 use runner_orchestrator::github::{Credentials, GitHub, GitHubSettings, RestGitHub};
 use runner_orchestrator::loops::announce::Peers;
 use runner_orchestrator::loops::host::Shutdown;
@@ -82,6 +82,7 @@ impl Fleet {
             command: None,
             runner_group_id: 1,
             resources: Resources::default(),
+            docker: InnerDocker::None,
             min_runners: self.min_runners,
             max_runners: self.max_runners,
             min_idle_runners: 0,

@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
 use super::reader::Reader;
 use super::value;
 use crate::fleet::id::PoolName;
-use crate::fleet::pool::{Labels, Pool, Resources, Scope};
+use crate::fleet::pool::{InnerDocker, Labels, Pool, Resources, Scope};
 
 /// The pool that the environment describes.
 pub const DEFAULT_POOL: &str = "default";
@@ -57,6 +58,7 @@ pub(super) struct Fields {
     pub command: Option<Vec<String>>,
     pub runner_group_id: Option<u64>,
     pub resources: Resources,
+    pub docker: Option<InnerDocker>,
     pub min_runners: Option<u32>,
     pub max_runners: Option<u32>,
     pub min_idle_runners: Option<u32>,
@@ -100,6 +102,7 @@ impl Fields {
                 // the kernel's.
                 pids: source.field("RUNNER_PIDS", |raw| raw.text(value::whole(64..=4_194_304))),
             },
+            docker: source.field("RUNNER_DOCKER", |raw| raw.text(inner_docker)),
             scope: None,
             weight: None,
             priority: None,
@@ -120,6 +123,7 @@ impl Fields {
                 memory_bytes: own.memory_bytes.or(base.resources.memory_bytes),
                 pids: own.pids.or(base.resources.pids),
             },
+            docker: self.docker.or(base.docker),
             min_runners: self.min_runners.or(base.min_runners),
             max_runners: self.max_runners.or(base.max_runners),
             min_idle_runners: self.min_idle_runners.or(base.min_idle_runners),
@@ -171,6 +175,7 @@ impl Fields {
             command: self.command,
             runner_group_id: self.runner_group_id?,
             resources: self.resources,
+            docker: self.docker?,
             min_runners: self.min_runners?,
             max_runners: self.max_runners?,
             min_idle_runners: self.min_idle_runners?,
@@ -249,6 +254,11 @@ fn labels(raw: &Raw) -> Result<Labels, String> {
     }
 }
 
+fn inner_docker(text: &str) -> Result<InnerDocker, String> {
+    let named = InnerDocker::ALL.into_iter().find(|mode| text.eq_ignore_ascii_case(mode.name()));
+    named.ok_or_else(|| "expected none, rootless or dind".to_owned())
+}
+
 /// A reference as Docker takes it; the daemon judges the rest.
 fn image(text: &str) -> Result<String, String> {
     let fits = text.len() <= 512
@@ -264,14 +274,19 @@ fn image(text: &str) -> Result<String, String> {
 /// Changes when a setting changes that runners are made from: then idle runners of the
 /// old revision are replaced. Thresholds are not among them.
 fn revision(pool: &Pool) -> String {
-    let made_from = serde_json::json!([
-        pool.scope,
-        pool.labels,
-        pool.image,
-        pool.command,
-        pool.runner_group_id,
-        pool.resources,
-    ]);
+    let mut made_from = vec![
+        json!(pool.scope),
+        json!(pool.labels),
+        json!(pool.image),
+        json!(pool.command),
+        json!(pool.runner_group_id),
+        json!(pool.resources),
+    ];
+    // What the version before did not know and made as if it were the default.
+    if pool.docker != InnerDocker::default() {
+        made_from.push(json!(pool.docker));
+    }
+    let made_from = json!(made_from);
     let digest = Sha256::digest(made_from.to_string());
     let head = digest.iter().take(6).fold(0_u64, |head, byte| (head << 8) | u64::from(*byte));
     format!("{head:012x}")

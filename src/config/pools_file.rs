@@ -37,6 +37,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("cpus", "RUNNER_CPUS"),
     ("memory", "RUNNER_MEMORY"),
     ("pids", "RUNNER_PIDS"),
+    ("docker", "RUNNER_DOCKER"),
 ];
 
 /// Whom the pool serves: one of these.
@@ -282,6 +283,7 @@ fn settings(pool: &Pool, table: &Table, path: &str) -> Vec<Setting> {
         ("cpus", pool.resources.cpus.map(|cpus| cpus.to_string())),
         ("memory", pool.resources.memory_bytes.map(|bytes| bytes.to_string())),
         ("pids", pool.resources.pids.map(|pids| pids.to_string())),
+        ("docker", text(Some(pool.docker.name().to_owned()))),
         ("min_runners", number(pool.min_runners)),
         ("max_runners", number(pool.max_runners)),
         ("min_idle_runners", number(pool.min_idle_runners)),

@@ -31,6 +31,8 @@ pub struct DockerConfig {
 pub struct HostConfig {
     /// Of all pools together; `None` = only the pools' own limits.
     pub max_runners: Option<u32>,
+    /// Its operator allows jobs that are as good as root on it.
+    pub allow_privileged: bool,
 }
 
 /// Which installation this is.
@@ -121,7 +123,10 @@ pub(super) fn docker(reader: &mut Reader<'_>) -> Option<DockerConfig> {
 }
 
 pub(super) fn host(reader: &mut Reader<'_>) -> HostConfig {
-    HostConfig { max_runners: reader.get("HOST_MAX_RUNNERS", value::whole(1..=10_000)) }
+    HostConfig {
+        max_runners: reader.get("HOST_MAX_RUNNERS", value::whole(1..=10_000)),
+        allow_privileged: reader.get("ALLOW_PRIVILEGED_RUNNERS", value::boolean).unwrap_or(false),
+    }
 }
 
 pub(super) fn cluster(reader: &mut Reader<'_>) -> ClusterConfig {

@@ -164,6 +164,13 @@ const RUNNERS: &[Variable] = &[
         "Memory one runner may use, such as 4g or 512m; a host gets no more runners than its memory holds.",
     ),
     var("RUNNER_PIDS", is("4096"), "processes", "Processes and threads one runner may have."),
+    var(
+        "RUNNER_DOCKER",
+        is("none"),
+        "",
+        "Docker inside a runner: `none`, `rootless`, or `dind` (root on the host, needs \
+         ALLOW_PRIVILEGED_RUNNERS); the last two with an image of `runner-image/`.",
+    ),
 ];
 
 const API: &[Variable] = &[
@@ -201,6 +208,12 @@ const PROCESS: &[Variable] = &[
         UNSET,
         "runners",
         "Most runners this host may hold, of all pools; none is added below 1 GiB of free disk.",
+    ),
+    var(
+        "ALLOW_PRIVILEGED_RUNNERS",
+        is("false"),
+        "",
+        "This host's operator allows pools whose jobs are as good as root on it.",
     ),
     var(
         "PLACEMENT",

@@ -4,11 +4,14 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceMapping, HostConfig, HostConfigCgroupnsModeEnum,
+    HostConfigLogConfig, Mount, MountType, MountVolumeOptions, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 
+use super::volume::ROLE_DATA;
 use super::{RunnerContainer, labels};
-use crate::fleet::pool::Resources;
+use crate::fleet::pool::InnerDocker;
 
 /// The runner gets up to 30 s to cancel its job when told to stop; ten more to say so.
 pub(super) const STOP_LIMIT_SECONDS: i64 = 40;
@@ -24,6 +27,8 @@ pub(super) fn create_body(spec: &RunnerContainer) -> ContainerCreateBody {
         image: Some(spec.image.clone()),
         cmd: spec.command.clone(),
         labels: Some(labels::encode(spec)),
+        env: environment(spec.docker),
+        user: user(spec.docker),
         // The JIT configuration comes over standard input: it is in no argument, variable
         // or file of the container's description. One writer, then the end of the file.
         open_stdin: Some(true),
@@ -39,8 +44,14 @@ pub(super) fn create_body(spec: &RunnerContainer) -> ContainerCreateBody {
 }
 
 fn host_config(spec: &RunnerContainer) -> HostConfig {
-    let limited = limits(&spec.resources);
+    let with_rights = rights(spec);
+    let memory = spec.resources.memory_bytes.map(|it| i64::try_from(it).unwrap_or(i64::MAX));
     HostConfig {
+        memory,
+        // Equal to the memory limit: no swap on top of it.
+        memory_swap: memory,
+        nano_cpus: spec.resources.cpus.map(nano_cpus),
+        pids_limit: spec.resources.pids.map(i64::from),
         // An init process reaps what jobs leave behind and passes signals on.
         init: Some(true),
         // A runner takes one job: started again, it would only fail. And its exit code
@@ -58,19 +69,69 @@ fn host_config(spec: &RunnerContainer) -> HostConfig {
             ])),
         }),
         network_mode: Some(spec.network.clone()),
-        ..limited
+        ..with_rights
     }
 }
 
-fn limits(resources: &Resources) -> HostConfig {
-    let memory = resources.memory_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
-    HostConfig {
-        memory,
-        // Equal to the memory limit: no swap on top of it.
-        memory_swap: memory,
-        nano_cpus: resources.cpus.map(nano_cpus),
-        pids_limit: resources.pids.map(i64::from),
-        ..HostConfig::default()
+/// Tells the image of `runner-image/` what to bring up. Other images are told nothing.
+fn environment(docker: InnerDocker) -> Option<Vec<String>> {
+    (docker != InnerDocker::None).then(|| vec![format!("RUNNER_DOCKER={}", docker.name())])
+}
+
+/// The entrypoint prepares an inner Docker as root, and runs the job as somebody else.
+fn user(docker: InnerDocker) -> Option<String> {
+    (docker != InnerDocker::None).then(|| "root".to_owned())
+}
+
+/// What the inner Docker needs of the container. Each was left out once and missed, on Engine
+/// 20.10 with cgroup v1; `tests/it/runner_image` runs on exactly this.
+fn rights(spec: &RunnerContainer) -> HostConfig {
+    let words = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect());
+    // The default profiles refuse user namespaces and what is mounted in them.
+    let security_opt = words(&["seccomp=unconfined", "apparmor=unconfined"]);
+    match spec.docker {
+        InnerDocker::None => HostConfig::default(),
+        InnerDocker::Rootless => HostConfig {
+            cap_drop: words(&["ALL"]),
+            // The first two hand out the user ids of nested containers, the third lets the
+            // entrypoint stop what it started as another user.
+            cap_add: words(&["SETUID", "SETGID", "KILL"]),
+            security_opt,
+            // A nested container's /proc is refused where the outer one is covered in parts.
+            // Empty is not the same as absent.
+            masked_paths: Some(Vec::new()),
+            readonly_paths: Some(Vec::new()),
+            // For its network in user space.
+            devices: Some(vec![DeviceMapping {
+                path_on_host: Some("/dev/net/tun".to_owned()),
+                path_in_container: Some("/dev/net/tun".to_owned()),
+                cgroup_permissions: Some("rwm".to_owned()),
+            }]),
+            mounts: Some(vec![data(spec, "/home/runner/.local/share/docker")]),
+            ..HostConfig::default()
+        },
+        InnerDocker::Dind => HostConfig {
+            cap_add: words(&["SYS_ADMIN", "NET_ADMIN"]),
+            security_opt,
+            // With the host's it could name a program for the host's kernel to run.
+            cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+            mounts: Some(vec![data(spec, "/var/lib/docker")]),
+            ..HostConfig::default()
+        },
+    }
+}
+
+/// An anonymous volume for the inner Docker's data, removed with the container: the container's
+/// own file system is an overlay, and no other overlay works on it.
+fn data(spec: &RunnerContainer, target: &str) -> Mount {
+    Mount {
+        target: Some(target.to_owned()),
+        typ: Some(MountType::VOLUME),
+        volume_options: Some(MountVolumeOptions {
+            labels: Some(labels::of_role(&spec.cluster, ROLE_DATA)),
+            ..MountVolumeOptions::default()
+        }),
+        ..Mount::default()
     }
 }
 
@@ -86,7 +147,7 @@ fn nano_cpus(cpus: f64) -> i64 {
 #[cfg(test)]
 pub(super) fn sample() -> RunnerContainer {
     use crate::fleet::id::{BootId, ClusterMark, HostId, PoolName, RepoName, RunnerId, RunnerName};
-    use crate::fleet::pool::Scope;
+    use crate::fleet::pool::{Resources, Scope};
     use crate::fleet::time::Timestamp;
     use uuid::Uuid;
 
@@ -109,6 +170,7 @@ pub(super) fn sample() -> RunnerContainer {
             memory_bytes: Some(512 * 1024 * 1024),
             pids: Some(256),
         },
+        docker: InnerDocker::None,
         scope: Scope::Repo(RepoName::from("acme/demo")),
         revision: "r1".to_owned(),
         created_at: Timestamp(1_700_000_000_123),
@@ -121,6 +183,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::fleet::pool::Resources;
 
     #[test]
     fn the_request_has_the_agreed_shape() {
@@ -147,6 +210,53 @@ mod tests {
                 },
             })
         );
+    }
+
+    /// Exactly what `tests/it/runner_image` runs its attacks and workflows on.
+    #[test]
+    fn an_inner_docker_is_asked_for_by_what_it_needs_and_no_more() {
+        let body = |docker| {
+            let spec = RunnerContainer { docker, ..sample() };
+            let body = serde_json::to_value(create_body(&spec)).unwrap();
+            let rights = |name: &&str| body["HostConfig"].get(*name).is_some();
+            let names = ["CapDrop", "CapAdd", "SecurityOpt", "MaskedPaths", "ReadonlyPaths"];
+            let more = ["Devices", "Mounts", "CgroupnsMode", "Privileged", "Binds"];
+            let set: Vec<&str> = names.into_iter().chain(more).filter(rights).collect();
+            (body.clone(), set)
+        };
+        let (none, set) = body(InnerDocker::None);
+        assert_eq!((set.len(), none.get("User"), none.get("Env")), (0, None, None));
+
+        let (rootless, set) = body(InnerDocker::Rootless);
+        let host = &rootless["HostConfig"];
+        assert_eq!(
+            (&rootless["User"], &rootless["Env"]),
+            (&json!("root"), &json!(["RUNNER_DOCKER=rootless"]))
+        );
+        assert_eq!(host["CapDrop"], json!(["ALL"]));
+        assert_eq!(host["CapAdd"], json!(["SETUID", "SETGID", "KILL"]));
+        assert_eq!((&host["MaskedPaths"], &host["ReadonlyPaths"]), (&json!([]), &json!([])));
+        assert_eq!(host["Devices"][0]["PathOnHost"], "/dev/net/tun");
+        let volume = &host["Mounts"][0];
+        assert_eq!(volume["Target"], "/home/runner/.local/share/docker");
+        assert_eq!((&volume["Type"], volume.get("Source")), (&json!("volume"), None));
+        assert_eq!(
+            set,
+            [
+                "CapDrop",
+                "CapAdd",
+                "SecurityOpt",
+                "MaskedPaths",
+                "ReadonlyPaths",
+                "Devices",
+                "Mounts"
+            ]
+        );
+
+        let (dind, set) = body(InnerDocker::Dind);
+        assert_eq!(dind["HostConfig"]["CapAdd"], json!(["SYS_ADMIN", "NET_ADMIN"]));
+        assert_eq!(dind["HostConfig"]["CgroupnsMode"], "private");
+        assert_eq!(set, ["CapAdd", "SecurityOpt", "Mounts", "CgroupnsMode"]);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use super::{DockerError, Marker, label, labels};
 use crate::fleet::id::{BootId, ClusterMark, HostId, Term};
 
 pub(super) const ROLE_IDENTITY: &str = "identity";
+/// What an inner Docker keeps; goes with its runner.
+pub(super) const ROLE_DATA: &str = "data";
 pub(super) const ROLE_MARKER: &str = "marker";
 
 /// Creates the identity or, when somebody was first, reads theirs.

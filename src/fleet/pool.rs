@@ -89,6 +89,40 @@ pub struct Resources {
     pub pids: Option<u32>,
 }
 
+/// What Docker a job finds in its runner.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InnerDocker {
+    /// None, and nothing that one would need.
+    #[default]
+    None,
+    /// One of its own that runs without root, nor is the job root beside it.
+    Rootless,
+    /// One of its own with root's rights, which amount to root on the host.
+    Dind,
+}
+
+impl InnerDocker {
+    /// Every mode.
+    pub const ALL: [Self; 3] = [Self::None, Self::Rootless, Self::Dind];
+
+    /// Its name: in the configuration, and in the variable that the runner's image reads.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Rootless => "rootless",
+            Self::Dind => "dind",
+        }
+    }
+
+    /// Whether a job gets as good as root on the host: for its operator to allow.
+    #[must_use]
+    pub fn is_privileged(self) -> bool {
+        self == Self::Dind
+    }
+}
+
 /// One pool as configured. Everything in it is known before the first turn.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Pool {
@@ -101,6 +135,9 @@ pub struct Pool {
     /// GitHub's runner group; 1 is the default group.
     pub runner_group_id: u64,
     pub resources: Resources,
+    /// A version before said nothing of it, and gave none.
+    #[serde(default)]
+    pub docker: InnerDocker,
     pub min_runners: u32,
     pub max_runners: u32,
     pub min_idle_runners: u32,

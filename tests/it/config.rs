@@ -246,6 +246,12 @@ const MISTAKES: &[(&str, &str)] = &[
         "MANUAL_BOOST_TTL=60: must be at least the START_DEADLINE of pool default (120), or a \
              manual scale-up ends before its runners listen",
     ),
+    ("RUNNER_DOCKER=rootles", "RUNNER_DOCKER: expected none, rootless or dind, got \"rootles\""),
+    (
+        "RUNNER_DOCKER=dind",
+        "RUNNER_DOCKER=dind: makes its jobs as good as root on this host, which \
+             ALLOW_PRIVILEGED_RUNNERS=true must allow",
+    ),
     ("RUNNER_COMMAND='x", "RUNNER_COMMAND: expected a command with every quote closed, got \"'x\""),
 ];
 

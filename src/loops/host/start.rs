@@ -182,6 +182,7 @@ impl Start {
             command: self.pool.command.clone(),
             network: self.host.network(&self.pool).name,
             resources: self.pool.resources.clone(),
+            docker: self.pool.docker,
             scope: self.pool.scope.clone(),
             revision: self.pool.revision.clone(),
             created_at: self.host.clock.now(),

@@ -21,7 +21,7 @@ use runner_orchestrator::fleet::id::{
 };
 use runner_orchestrator::fleet::ledger::Ledger;
 use runner_orchestrator::fleet::policy::Policy;
-use runner_orchestrator::fleet::pool::{Labels, Pool, Resources, Scope};
+use runner_orchestrator::fleet::pool::{InnerDocker, Labels, Pool, Resources, Scope};
 use runner_orchestrator::fleet::registration::{Row, ScopeReading, Stillness};
 use runner_orchestrator::fleet::runner::{RunnerPhase, RunnerRecord};
 use runner_orchestrator::fleet::time::Timestamp;
@@ -523,6 +523,7 @@ fn pool(name: &str, labels: Labels) -> Pool {
         command: None,
         runner_group_id: 1,
         resources: Resources::default(),
+        docker: InnerDocker::None,
         min_runners: 0,
         max_runners: 4,
         min_idle_runners: 0,

@@ -11,7 +11,7 @@ use runner_orchestrator::docker::{
 use runner_orchestrator::fleet::id::{
     BootId, ClusterMark, ContainerId, HostId, PoolName, RepoName, RunnerId, Term,
 };
-use runner_orchestrator::fleet::pool::{Resources, Scope};
+use runner_orchestrator::fleet::pool::{InnerDocker, Resources, Scope};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
@@ -44,6 +44,7 @@ impl Subject {
             command: Some(programs::command(program)),
             network: network.to_owned(),
             resources: Resources::default(),
+            docker: InnerDocker::None,
             scope: Scope::Repo(RepoName::from("acme/demo")),
             revision: "r1".to_owned(),
             created_at: names.at,

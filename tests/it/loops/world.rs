@@ -9,7 +9,7 @@ use runner_orchestrator::docker::Docker;
 use runner_orchestrator::fleet::id::{ClusterMark, IntentId, PoolName, RepoName};
 use runner_orchestrator::fleet::intent::{Intent, Wish};
 use runner_orchestrator::fleet::policy::Policy;
-use runner_orchestrator::fleet::pool::{Pool, Resources, Scope};
+use runner_orchestrator::fleet::pool::{InnerDocker, Pool, Resources, Scope};
 use runner_orchestrator::github::{Credentials, GitHubSettings, RestGitHub};
 use runner_orchestrator::loops::announce::Peers;
 use runner_orchestrator::loops::host::Shutdown;
@@ -58,6 +58,7 @@ pub(super) fn pool() -> Pool {
         command: None,
         runner_group_id: 1,
         resources: Resources::default(),
+        docker: InnerDocker::None,
         min_runners: 0,
         max_runners: 10,
         min_idle_runners: 0,

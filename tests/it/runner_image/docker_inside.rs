@@ -1,6 +1,19 @@
 //! A job's own Docker: what workflows do with it.
 
-use super::made::{Mode, image, job, script};
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use runner_orchestrator::docker::{Attached, ContainerState, Docker, RunnerContainer, Swept};
+use runner_orchestrator::fleet::id::{PoolName, RepoName};
+use runner_orchestrator::fleet::pool::{InnerDocker, Resources, Scope};
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+
+use super::made::{Mode, configuration, image, job, script};
+use crate::it::support::engine::{Engine, Names};
+
+/// The workflow takes half a minute on a machine that does nothing else.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Each line is said only when what it names has worked.
 const WORKFLOW: &str = r#"
@@ -36,9 +49,39 @@ docker run --rm --volume "$PWD:/work" tiny touch /work/left &&
   { rm -f left 2>/dev/null || sudo rm left; } && echo work works
 "#;
 
-fn workflow_works(mode: Mode) {
-    let image = image();
-    let (code, said) = job(&image, mode, &format!("{}{WORKFLOW}", script("inside.sh")));
+/// Runs it in a container that is asked for, fed and followed as the orchestrator does it.
+async fn workflow_works(docker: InnerDocker) {
+    let image = tokio::task::spawn_blocking(image).await.unwrap();
+    let engine = Engine::new().await;
+    let names = Names::random(&engine.mark);
+    let spec = RunnerContainer {
+        runner: names.runner,
+        name: names.name,
+        pool: PoolName::from("default"),
+        cluster: engine.mark.clone(),
+        host: names.host,
+        boot: names.boot,
+        term: 1,
+        image: image.name.clone(),
+        command: None,
+        network: "bridge".to_owned(),
+        resources: Resources { cpus: Some(2.0), memory_bytes: Some(2 << 30), pids: Some(2048) },
+        docker,
+        scope: Scope::Repo(RepoName::from("acme/demo")),
+        revision: "r1".to_owned(),
+        created_at: names.at,
+        correlation: "c-1".to_owned(),
+    };
+    let script = format!("{}{WORKFLOW}", script("inside.sh"));
+    let line = configuration(&json!({ "job": script }));
+    let id = engine.docker.create(&spec).await.unwrap();
+    let Attached { mut stdin, lines } = engine.docker.attach(&id).await.unwrap();
+    engine.docker.start(&id).await.unwrap();
+    stdin.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+    stdin.shutdown().await.unwrap();
+    let lines = tokio::time::timeout(PATIENCE, lines.try_collect::<Vec<_>>()).await;
+    let lines = lines.expect("the job did not end").unwrap();
+    let said: Vec<String> = lines.into_iter().map(|line| line.text).collect();
     for what in [
         "run works",
         "classic build works",
@@ -50,19 +93,23 @@ fn workflow_works(mode: Mode) {
         "work works",
         "completed with result: Succeeded",
     ] {
-        assert!(said.contains(what), "{mode:?}: not {what:?} in: {said}");
+        assert!(said.iter().any(|line| line.contains(what)), "{docker:?}: {what:?} in {said:#?}");
     }
-    assert_eq!(code, Some(0), "{said}");
+    let state = engine.docker.state(&id).await.unwrap();
+    assert_eq!(state, Some(ContainerState::Exited { code: 0, oom: false }), "{said:#?}");
+    engine.docker.remove(&id).await.unwrap();
+    // Its volume, and all that was mounted in it, went with the container.
+    assert_eq!(engine.docker.sweep(&engine.mark, &[]).await.unwrap(), Swept::default());
 }
 
-#[test]
-fn builds_containers_services_and_compose_work_without_root() {
-    workflow_works(Mode::Rootless);
+#[tokio::test(flavor = "multi_thread")]
+async fn builds_containers_services_and_compose_work_without_root() {
+    workflow_works(InnerDocker::Rootless).await;
 }
 
-#[test]
-fn builds_containers_services_and_compose_work_with_root() {
-    workflow_works(Mode::Dind);
+#[tokio::test(flavor = "multi_thread")]
+async fn builds_containers_services_and_compose_work_with_root() {
+    workflow_works(InnerDocker::Dind).await;
 }
 
 /// It holds no Docker back that it does not need.

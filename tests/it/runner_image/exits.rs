@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::made::{CANARY, Mode, configuration, image, job, run};
 use crate::it::deploy::engine::Container;
@@ -20,7 +20,7 @@ const NO_DOCKER: Option<i32> = Some(67);
 fn each_end_has_its_own_code() {
     let image = image();
     let none = Mode::None.arguments();
-    let end = |stand_in| run(&image, &none, Some(&configuration(stand_in)));
+    let end = |stand_in: &Value| run(&image, &none, Some(&configuration(stand_in)));
     for (stand_in, code) in [
         (json!({ "job": "true" }), RAN_A_JOB),
         // That a job failed is GitHub's to tell.
@@ -33,7 +33,7 @@ fn each_end_has_its_own_code() {
         // GitHub was not reached; the next try finds it.
         (json!({ "exits": [2], "job": "echo served at last" }), RAN_A_JOB),
     ] {
-        let (seen, said) = end(stand_in.clone());
+        let (seen, said) = end(&stand_in);
         assert_eq!(seen, code, "{stand_in}: {said}");
     }
 }
@@ -63,7 +63,7 @@ fn base64_of(text: &str) -> String {
 #[test]
 fn an_inner_docker_that_does_not_come_up_ends_the_runner() {
     let image = image();
-    let line = configuration(json!({ "job": "echo never" }));
+    let line = configuration(&json!({ "job": "echo never" }));
     // Without the rights it needs.
     let arguments = ["--env", "RUNNER_DOCKER=rootless", "--device", "/dev/net/tun"];
     let (code, said) = run(&image, &arguments, Some(&line));
@@ -95,7 +95,7 @@ fn a_stop_cancels_the_job_and_ends_in_time() {
     let image = image();
     let none = Mode::None.arguments();
     for signal in ["INT", "TERM"] {
-        let line = configuration(json!({ "job": "echo at work; sleep 60" }));
+        let line = configuration(&json!({ "job": "echo at work; sleep 60" }));
         let container = fed(&image.name, &none, &line);
         container.logs_until("at work");
         let begun = Instant::now();

@@ -56,8 +56,7 @@ impl Downloads {
     pub(super) fn arguments(&self) -> Vec<String> {
         let of = |what: &str, file: &str| {
             let bytes = fs::read(self.dir.path().join(file)).unwrap();
-            let sum = Sha256::digest(bytes);
-            let sum: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+            let sum = format!("{:x}", Sha256::digest(bytes));
             [format!("{what}_URL=http://{}/{file}", self.address), format!("{what}_SHA256={sum}")]
         };
         let downloads = [("RUNNER", "runner.tar.gz"), ("BUILDX", "buildx"), ("COMPOSE", "compose")];
@@ -224,7 +223,7 @@ impl Mode {
 }
 
 /// A just-in-time configuration whose one job is what the stand-in is told here.
-pub(super) fn configuration(stand_in: Value) -> String {
+pub(super) fn configuration(stand_in: &Value) -> String {
     let runner = json!({ "AgentId": 1, "AgentName": "r", "StandIn": stand_in });
     let file = |value: &Value| STANDARD.encode(value.to_string());
     let files = json!({
@@ -263,7 +262,7 @@ fn said(end: std::process::Output) -> (Option<i32>, String) {
 
 /// Runs one job to its end: exit code and output.
 pub(super) fn job(image: &Image, mode: Mode, script: &str) -> (Option<i32>, String) {
-    run(image, &mode.arguments(), Some(&configuration(json!({ "job": script }))))
+    run(image, &mode.arguments(), Some(&configuration(&json!({ "job": script }))))
 }
 
 /// A script beside this file.

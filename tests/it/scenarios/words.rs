@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use runner_orchestrator::fleet::demand::WaitingJob;
 use runner_orchestrator::fleet::id::{JobId, PoolName, RepoName, RunnerId};
-use runner_orchestrator::fleet::pool::{Labels, Pool, Resources, Scope};
+use runner_orchestrator::fleet::pool::{InnerDocker, Labels, Pool, Resources, Scope};
 use runner_orchestrator::fleet::time::Timestamp;
 use uuid::Uuid;
 
@@ -53,6 +53,7 @@ pub(crate) fn pool(name: &str, words: &[&str]) -> Result<Pool, String> {
         command: None,
         runner_group_id: 1,
         resources: Resources::default(),
+        docker: InnerDocker::None,
         min_runners: 0,
         max_runners: 10,
         min_idle_runners: 0,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use runner_orchestrator::fleet::id::RepoName;
-use runner_orchestrator::fleet::pool::{Pool, Resources, Scope};
+use runner_orchestrator::fleet::pool::{InnerDocker, Pool, Resources, Scope};
 use runner_orchestrator::sim::random::Random;
 
 use super::fault::Fault;
@@ -200,6 +200,7 @@ fn pool(name: &str, labels: &[&str]) -> Pool {
         command: None,
         runner_group_id: 1,
         resources: Resources::default(),
+        docker: InnerDocker::None,
         min_runners: 0,
         max_runners: 8,
         min_idle_runners: 0,

@@ -6,7 +6,7 @@ use runner_orchestrator::app::Settings;
 use runner_orchestrator::docker::RunnerContainer;
 use runner_orchestrator::fleet::id::{BootId, ClusterMark, HostId, RepoName, RunnerId, RunnerName};
 use runner_orchestrator::fleet::policy::Policy;
-use runner_orchestrator::fleet::pool::{Resources, Scope};
+use runner_orchestrator::fleet::pool::{InnerDocker, Resources, Scope};
 use runner_orchestrator::fleet::time::Timestamp;
 use runner_orchestrator::loops::announce::Peers;
 use runner_orchestrator::loops::host::Shutdown;
@@ -59,6 +59,7 @@ pub(super) fn foreign(daemon: usize) -> RunnerContainer {
         command: None,
         network: "bridge".to_owned(),
         resources: Resources::default(),
+        docker: InnerDocker::None,
         scope: Scope::Repo(RepoName::from(REPO)),
         revision: "1".to_owned(),
         created_at: Timestamp(EPOCH_MS),
