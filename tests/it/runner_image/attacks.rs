@@ -1,7 +1,10 @@
 //! What untrusted code may try on the default settings, from a job and from a container in
 //! it. Each of these works where the runner's container is privileged.
 
-use super::made::{Mode, image, job, script};
+use serde_json::json;
+
+use super::made::{Mode, configuration, fed, image, job, script};
+use crate::it::deploy::program::ending;
 
 /// `held: …` is said only when the attack failed; with root's rights, where a job gets them.
 const TRIED: &str = r#"
@@ -73,6 +76,24 @@ fn a_job_breaks_out_neither_by_itself_nor_by_a_container() {
     assert!(!said.contains("BROKEN") && said.contains("all tried"), "{said}");
     assert_eq!(said.matches("held: ").count(), attacks.matches("\ntried ").count(), "{said}");
     assert_eq!(code, Some(0), "{said}");
+}
+
+/// Nor does one that somebody starts beside the job, to look into it: it is outside the job's
+/// namespace, and runs what the job has left in its home.
+#[test]
+fn whoever_looks_into_a_running_job_gives_it_no_root() {
+    let image = image();
+    let container = fed(
+        &image.name,
+        &Mode::Rootless.arguments(),
+        &configuration(&json!({ "job": "echo at work; sleep 60" })),
+    );
+    container.logs_until("at work");
+    let user = ["exec", "--user", "runner", &container.id, "id", "-u"];
+    assert_eq!(image.client().run(&user), "1001");
+    let sudo = [&user[..4], &["/usr/bin/sudo", "-n", "id", "-u"]].concat();
+    let (code, said) = ending(&mut image.client().command(&sudo));
+    assert_ne!(code, Some(0), "{said}");
 }
 
 /// Beside no Docker a job may become root of its container: one that sees of the kernel what

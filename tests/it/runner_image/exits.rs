@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::made::{CANARY, Mode, configuration, image, job, run};
+use super::made::{CANARY, Mode, configuration, fed, image, job, run};
 use crate::it::deploy::engine::Container;
-use crate::it::deploy::program::{command, wait_for};
 
 const RAN_A_JOB: Option<i32> = Some(0);
 const TOO_OLD: Option<i32> = Some(7);
@@ -120,24 +119,4 @@ fn a_stop_before_the_configuration_ends_it_at_once() {
     image.client().run(&["stop", "--time", "30", &container.id]);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert_eq!(container.inspect("{{.State.ExitCode}}"), "64");
-}
-
-/// A container in the background whose standard input gets `line`.
-fn fed(image: &str, arguments: &[&str], line: &str) -> Container {
-    let client = crate::it::deploy::engine::Client::classic();
-    let create = [&["create", "--interactive", "--init"], arguments, &[image]].concat();
-    let container = Container { id: client.run(&create), client };
-    let mut attach = command("docker");
-    attach.args(["start", "--attach", "--interactive", &container.id]);
-    attach.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
-    let mut attach = attach.stderr(std::process::Stdio::null()).spawn().unwrap();
-    let mut input = attach.stdin.take().unwrap();
-    std::io::Write::write_all(&mut input, format!("{line}\n").as_bytes()).unwrap();
-    drop(input);
-    // It ends with the container.
-    std::thread::spawn(move || attach.wait());
-    wait_for("the container to run", Duration::from_secs(20), || {
-        (container.inspect("{{.State.Running}}") == "true").then_some(())
-    });
-    container
 }

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,9 +16,9 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::it::deploy::engine::Client;
+use crate::it::deploy::engine::{Client, Container};
 use crate::it::deploy::image::base_tar;
-use crate::it::deploy::program::{checkout, command, ending, output};
+use crate::it::deploy::program::{checkout, command, ending, output, wait_for};
 
 /// What the stand-in says of itself.
 const VERSION: &str = "0.0.0";
@@ -269,4 +270,24 @@ pub(super) fn job(image: &Image, mode: Mode, script: &str) -> (Option<i32>, Stri
 pub(super) fn script(name: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/runner_image").join(name);
     fs::read_to_string(file).unwrap()
+}
+
+/// A container in the background whose standard input gets `line`.
+pub(super) fn fed(image: &str, arguments: &[&str], line: &str) -> Container {
+    let client = Client::classic();
+    let create = [&["create", "--interactive", "--init"], arguments, &[image]].concat();
+    let container = Container { id: client.run(&create), client };
+    let mut attach = command("docker");
+    attach.args(["start", "--attach", "--interactive", &container.id]);
+    attach.stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut attach = attach.stderr(Stdio::null()).spawn().unwrap();
+    let mut input = attach.stdin.take().unwrap();
+    writeln!(input, "{line}").unwrap();
+    drop(input);
+    // It ends with the container.
+    std::thread::spawn(move || attach.wait());
+    wait_for("the container to run", Duration::from_secs(20), || {
+        (container.inspect("{{.State.Running}}") == "true").then_some(())
+    });
+    container
 }
