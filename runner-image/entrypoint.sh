@@ -7,8 +7,8 @@
 # argument, variable or description of the container. With RUNNER_TOKEN and REPO_URL the
 # runner registers itself instead, for images that were made for that.
 #
-#   RUNNER_DOCKER          rootless (default), dind, socket (somebody else's, mounted at
-#                          /var/run/docker.sock) or none
+#   RUNNER_DOCKER          none (default), rootless, dind, or socket (somebody else's, mounted at
+#                          /var/run/docker.sock)
 #   RUNNER_INPUT_SECONDS   how long the configuration is waited for (300)
 #   RUNNER_DOCKER_SECONDS  how long the inner Docker may take to be usable (60)
 set -uo pipefail
@@ -17,7 +17,7 @@ readonly RAN_A_JOB=0 TOO_OLD=7 NO_JOB=64 NO_CONFIG=65 BAD_CONFIG=66 NO_DOCKER=67
 readonly ROOT=${RUNNER_ROOT:-/home/runner}
 readonly DOCKER_LOG=/tmp/inner-docker.log
 readonly SOCKET=/var/run/docker.sock
-readonly MODE=${RUNNER_DOCKER:-rootless}
+readonly MODE=${RUNNER_DOCKER:-none}
 # Between two attempts of a listener that could not reach GitHub.
 readonly RETRY_SECONDS=5
 readonly DOCKER_STOP_SECONDS=5
@@ -125,7 +125,7 @@ start_docker() {
     dind) start_dind ;;
     socket) export DOCKER_HOST=unix://$SOCKET ;;
     *)
-      say "RUNNER_DOCKER is '$MODE'; known are rootless, dind, socket and none"
+      say "RUNNER_DOCKER is '$MODE'; known are none, rootless, dind and socket"
       return 1
       ;;
   esac

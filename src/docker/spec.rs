@@ -83,8 +83,8 @@ fn user(docker: InnerDocker) -> Option<String> {
     (docker != InnerDocker::None).then(|| "root".to_owned())
 }
 
-/// What the inner Docker needs of the container. Each was left out once and missed, on Engine
-/// 20.10 with cgroup v1; `tests/it/runner_image` runs on exactly this.
+/// What the inner Docker needs of the container. `tests/it/runner_image` runs its workflows and
+/// attacks on exactly this.
 fn rights(spec: &RunnerContainer) -> HostConfig {
     let words = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect());
     // The default profiles refuse user namespaces and what is mounted in them.

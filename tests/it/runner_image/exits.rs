@@ -68,7 +68,7 @@ fn an_inner_docker_that_does_not_come_up_ends_the_runner() {
     let (code, said) = run(&image, &arguments, Some(&line));
     assert!(code == NO_DOCKER && !said.contains("never"), "{said}");
     let (code, said) = run(&image, &["--env", "RUNNER_DOCKER=rootles"], Some(&line));
-    assert!(code == NO_DOCKER && said.contains("known are rootless, dind, socket"), "{said}");
+    assert!(code == NO_DOCKER && said.contains("known are none, rootless, dind and socket"), "{said}");
 }
 
 /// The files of the listener are its user's alone; the job finds nothing on its input, in its
