@@ -5,3 +5,4 @@ mod docker_inside;
 mod exits;
 mod image;
 mod made;
+mod runner;

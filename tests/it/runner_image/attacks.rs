@@ -1,9 +1,10 @@
 //! What untrusted code may try on the default settings, from a job and from a container in
 //! it. Each of these works where the runner's container is privileged.
 
-use serde_json::json;
+use runner_orchestrator::fleet::pool::InnerDocker;
 
-use super::made::{Mode, configuration, fed, image, job, script};
+use super::made::script;
+use super::runner::{Runner, job};
 use crate::it::deploy::program::ending;
 
 /// `held: …` is said only when the attack failed; with root's rights, where a job gets them.
@@ -64,54 +65,44 @@ tried "a set-user-id program of the runner's root" docker run --rm --volume /:/h
   [ "$(/host/usr/bin/sudo id -u)" = 0 ] && echo 0 >/host/proc/sys/kernel/panic'
 "#;
 
-#[test]
-fn a_job_breaks_out_neither_by_itself_nor_by_a_container() {
-    let image = image();
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_breaks_out_neither_by_itself_nor_by_a_container() {
     let attacks = [WITHOUT_ROOT, FROM_THE_JOB, FROM_A_NAMESPACE, FROM_A_CONTAINER].concat();
-    let (code, said) = job(
-        &image,
-        Mode::Rootless,
-        &[&script("inside.sh"), TRIED, &attacks, "\necho all tried"].concat(),
-    );
+    let all = [&script("inside.sh"), TRIED, &attacks, "\necho all tried"].concat();
+    let said = job(InnerDocker::Rootless, &all).await;
     assert!(!said.contains("BROKEN") && said.contains("all tried"), "{said}");
     assert_eq!(said.matches("held: ").count(), attacks.matches("\ntried ").count(), "{said}");
-    assert_eq!(code, Some(0), "{said}");
 }
 
 /// Nor does one that somebody starts beside the job, to look into it: it is outside the job's
 /// namespace, and runs what the job has left in its home.
-#[test]
-fn whoever_looks_into_a_running_job_gives_it_no_root() {
-    let image = image();
-    let container = fed(
-        &image.name,
-        &Mode::Rootless.arguments(),
-        &configuration(&json!({ "job": "echo at work; sleep 60" })),
-    );
-    container.logs_until("at work");
-    let user = ["exec", "--user", "runner", &container.id, "id", "-u"];
-    assert_eq!(image.client().run(&user), "1001");
-    let sudo = [&user[..4], &["/usr/bin/sudo", "-n", "id", "-u"]].concat();
-    let (code, said) = ending(&mut image.client().command(&sudo));
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_looks_into_a_running_job_gives_it_no_root() {
+    let mut runner = Runner::start(InnerDocker::Rootless, "echo at work; sleep 20").await;
+    runner.says("at work").await;
+    let look = |what: &[&str]| {
+        let exec = ["exec", "--user", "runner", runner.id.as_str()];
+        ending(&mut runner.image.client().command(&[&exec[..], what].concat()))
+    };
+    assert_eq!(look(&["id", "-u"]), (Some(0), "1001\n".to_owned()));
+    let (code, said) = look(&["/usr/bin/sudo", "-n", "id", "-u"]);
     assert_ne!(code, Some(0), "{said}");
+    runner.end().await;
 }
 
 /// Beside no Docker a job may become root of its container: one that sees of the kernel what
 /// every container does.
-#[test]
-fn root_without_docker_is_root_of_its_container_only() {
-    let image = image();
+#[tokio::test(flavor = "multi_thread")]
+async fn root_without_docker_is_root_of_its_container_only() {
     let attacks = [TRIED, FROM_THE_JOB, FROM_A_NAMESPACE, "\nsudo id"].concat();
-    let (code, said) = job(&image, Mode::None, &attacks);
+    let said = job(InnerDocker::None, &attacks).await;
     assert!(!said.contains("BROKEN") && said.contains("uid=0(root)"), "{said}");
-    assert_eq!(code, Some(0), "{said}");
 }
 
 /// The same attacks where the host's operator has allowed a Docker with root: they are real.
-#[test]
-fn the_attacks_work_where_they_are_not_held_off() {
-    let image = image();
-    let (_, said) = job(&image, Mode::Dind, &[TRIED, WITHOUT_ROOT, FROM_THE_JOB].concat());
+#[tokio::test(flavor = "multi_thread")]
+async fn the_attacks_work_where_they_are_not_held_off() {
+    let said = job(InnerDocker::Dind, &[TRIED, WITHOUT_ROOT, FROM_THE_JOB].concat()).await;
     for what in ["becoming root", "mounting a cgroup hierarchy", "changing the firewall"] {
         assert!(said.contains(&format!("BROKEN: {what}")), "{said}");
     }

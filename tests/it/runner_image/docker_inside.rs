@@ -1,19 +1,9 @@
 //! A job's own Docker: what workflows do with it.
 
-use std::time::Duration;
+use runner_orchestrator::fleet::pool::InnerDocker;
 
-use futures_util::TryStreamExt;
-use runner_orchestrator::docker::{Attached, ContainerState, Docker, RunnerContainer, Swept};
-use runner_orchestrator::fleet::id::{PoolName, RepoName};
-use runner_orchestrator::fleet::pool::{InnerDocker, Resources, Scope};
-use serde_json::json;
-use tokio::io::AsyncWriteExt;
-
-use super::made::{Mode, configuration, image, job, script};
-use crate::it::support::engine::{Engine, Names};
-
-/// The workflow takes half a minute on a machine that does nothing else.
-const PATIENCE: Duration = Duration::from_secs(300);
+use super::made::script;
+use super::runner::job;
 
 /// Each line is said only when what it names has worked.
 const WORKFLOW: &str = r#"
@@ -45,43 +35,12 @@ services:
 END
 docker compose --progress quiet up --abort-on-container-exit --exit-code-from web
 # What containers leave in the work directory, the runner must be able to remove.
-docker run --rm --volume "$PWD:/work" tiny touch /work/left &&
+docker run --rm --volume "$PWD:/files" tiny touch /files/left &&
   { rm -f left 2>/dev/null || sudo rm left; } && echo work works
 "#;
 
-/// Runs it in a container that is asked for, fed and followed as the orchestrator does it.
 async fn workflow_works(docker: InnerDocker) {
-    let image = tokio::task::spawn_blocking(image).await.unwrap();
-    let engine = Engine::new().await;
-    let names = Names::random(&engine.mark);
-    let spec = RunnerContainer {
-        runner: names.runner,
-        name: names.name,
-        pool: PoolName::from("default"),
-        cluster: engine.mark.clone(),
-        host: names.host,
-        boot: names.boot,
-        term: 1,
-        image: image.name.clone(),
-        command: None,
-        network: "bridge".to_owned(),
-        resources: Resources { cpus: Some(2.0), memory_bytes: Some(2 << 30), pids: Some(2048) },
-        docker,
-        scope: Scope::Repo(RepoName::from("acme/demo")),
-        revision: "r1".to_owned(),
-        created_at: names.at,
-        correlation: "c-1".to_owned(),
-    };
-    let script = format!("{}{WORKFLOW}", script("inside.sh"));
-    let line = configuration(&json!({ "job": script }));
-    let id = engine.docker.create(&spec).await.unwrap();
-    let Attached { mut stdin, lines } = engine.docker.attach(&id).await.unwrap();
-    engine.docker.start(&id).await.unwrap();
-    stdin.write_all(format!("{line}\n").as_bytes()).await.unwrap();
-    stdin.shutdown().await.unwrap();
-    let lines = tokio::time::timeout(PATIENCE, lines.try_collect::<Vec<_>>()).await;
-    let lines = lines.expect("the job did not end").unwrap();
-    let said: Vec<String> = lines.into_iter().map(|line| line.text).collect();
+    let said = job(docker, &format!("{}{WORKFLOW}", script("inside.sh"))).await;
     for what in [
         "run works",
         "classic build works",
@@ -93,13 +52,8 @@ async fn workflow_works(docker: InnerDocker) {
         "work works",
         "completed with result: Succeeded",
     ] {
-        assert!(said.iter().any(|line| line.contains(what)), "{docker:?}: {what:?} in {said:#?}");
+        assert!(said.contains(what), "{docker:?}: {what:?} in {said}");
     }
-    let state = engine.docker.state(&id).await.unwrap();
-    assert_eq!(state, Some(ContainerState::Exited { code: 0, oom: false }), "{said:#?}");
-    engine.docker.remove(&id).await.unwrap();
-    // Its volume, and all that was mounted in it, went with the container.
-    assert_eq!(engine.docker.sweep(&engine.mark, &[]).await.unwrap(), Swept::default());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,23 +66,22 @@ async fn builds_containers_services_and_compose_work_with_root() {
     workflow_works(InnerDocker::Dind).await;
 }
 
-/// It holds no Docker back that it does not need.
-#[test]
-fn without_an_inner_docker_a_job_runs_all_the_same() {
-    let image = image();
-    let (code, said) = job(&image, Mode::None, "docker info || echo no docker here");
-    assert!(code == Some(0) && said.contains("no docker here"), "{said}");
+/// The default, in which the image is told nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_inner_docker_a_job_runs_all_the_same() {
+    let said = job(InnerDocker::None, "docker info || echo no docker here; sudo id -u").await;
+    assert!(said.lines().any(|line| line == "no docker here"), "{said}");
+    assert!(said.lines().any(|line| line == "0"), "{said}");
 }
 
 /// One job's files, images and volumes are not there for the next one.
-#[test]
-fn two_jobs_in_a_row_share_nothing() {
-    let image = image();
-    let leave = "docker volume create left >/dev/null; touch ~/left /tmp/left; docker import \
-                 - left:left </dev/null >/dev/null 2>&1 || true; echo left behind";
-    let look = "echo volumes: $(docker volume ls -q | wc -l), images: $(docker images -q | wc -l), \
-                files: $(ls ~/left /tmp/left 2>/dev/null | wc -l)";
-    assert!(job(&image, Mode::Rootless, leave).1.contains("left behind"));
-    let (_, said) = job(&image, Mode::Rootless, look);
-    assert!(said.contains("volumes: 0, images: 0, files: 0"), "{said}");
+#[tokio::test(flavor = "multi_thread")]
+async fn two_jobs_in_a_row_share_nothing() {
+    let count = "echo volumes: $(docker volume ls -q | wc -l), images: $(docker images -q | wc \
+                 -l), files: $(ls ~/left /tmp/left 2>/dev/null | wc -l)";
+    let leave = "docker volume create left >/dev/null; touch ~/left /tmp/left\n";
+    let one = job(InnerDocker::Rootless, &[&script("inside.sh"), leave, count].concat()).await;
+    assert!(one.contains("volumes: 1, images: 1, files: 2"), "{one}");
+    let next = job(InnerDocker::Rootless, count).await;
+    assert!(next.contains("volumes: 0, images: 0, files: 0"), "{next}");
 }

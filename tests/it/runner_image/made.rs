@@ -180,49 +180,6 @@ pub(super) fn image() -> Arc<Image> {
     })
 }
 
-/// What a job's Docker asks for of the runner's container.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Mode {
-    None,
-    Rootless,
-    Dind,
-}
-
-impl Mode {
-    /// As the orchestrator asks for it, in the words of the command line.
-    pub(super) fn arguments(self) -> Vec<&'static str> {
-        let unconfined = ["seccomp=unconfined", "apparmor=unconfined"];
-        let unconfined = unconfined.into_iter().flat_map(|word| ["--security-opt", word]);
-        match self {
-            Self::None => ["--env", "RUNNER_DOCKER=none", "--cap-drop", "ALL"]
-                .into_iter()
-                .chain(
-                    ["SETUID", "SETGID", "CHOWN", "FOWNER", "DAC_OVERRIDE", "KILL"]
-                        .into_iter()
-                        .flat_map(|right| ["--cap-add", right]),
-                )
-                .collect(),
-            Self::Rootless => ["--env", "RUNNER_DOCKER=rootless", "--user", "root"]
-                .into_iter()
-                .chain(["--cap-drop", "ALL"])
-                .chain(["SETUID", "SETGID", "KILL"].into_iter().flat_map(|c| ["--cap-add", c]))
-                .chain(unconfined)
-                .chain(["--security-opt", "systempaths=unconfined"])
-                .chain(["--device", "/dev/net/tun"])
-                .chain(["--volume", "/home/runner/.local/share/docker"])
-                .collect(),
-            Self::Dind => {
-                ["--env", "RUNNER_DOCKER=dind", "--user", "root", "--cap-add", "SYS_ADMIN"]
-                    .into_iter()
-                    .chain(["--cap-add", "NET_ADMIN", "--cgroupns", "private"])
-                    .chain(unconfined)
-                    .chain(["--volume", "/var/lib/docker"])
-                    .collect()
-            }
-        }
-    }
-}
-
 /// A just-in-time configuration whose one job is what the stand-in is told here.
 pub(super) fn configuration(stand_in: &Value) -> String {
     let runner = json!({ "AgentId": 1, "AgentName": "r", "StandIn": stand_in });
@@ -261,11 +218,6 @@ fn said(end: std::process::Output) -> (Option<i32>, String) {
     (end.status.code(), text.concat())
 }
 
-/// Runs one job to its end: exit code and output.
-pub(super) fn job(image: &Image, mode: Mode, script: &str) -> (Option<i32>, String) {
-    run(image, &mode.arguments(), Some(&configuration(&json!({ "job": script }))))
-}
-
 /// A script beside this file.
 pub(super) fn script(name: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/runner_image").join(name);
@@ -273,10 +225,10 @@ pub(super) fn script(name: &str) -> String {
 }
 
 /// A container in the background whose standard input gets `line`.
-pub(super) fn fed(image: &str, arguments: &[&str], line: &str) -> Container {
+pub(super) fn fed(image: &str, line: &str) -> Container {
     let client = Client::classic();
-    let create = [&["create", "--interactive", "--init"], arguments, &[image]].concat();
-    let container = Container { id: client.run(&create), client };
+    let create = client.run(&["create", "--interactive", "--init", image]);
+    let container = Container { id: create, client };
     let mut attach = command("docker");
     attach.args(["start", "--attach", "--interactive", &container.id]);
     attach.stdin(Stdio::piped()).stdout(Stdio::null());
