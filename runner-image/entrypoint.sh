@@ -271,5 +271,5 @@ main() {
 
 # Somebody must bury what a job leaves behind, and pass signals on.
 if [ $$ -eq 1 ]; then exec tini -- "$0" "$@"; fi
-if [ $# -gt 0 ]; then exec "$@"; fi
+if [ $# -gt 0 ]; then exec "${as_runner[@]}" "${without_root[@]}" "$@"; fi
 main

@@ -61,6 +61,10 @@ impl Write for Output {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        // Nothing is sent for nothing: in HTTP an empty piece is the end.
+        if self.piece.is_empty() {
+            return Ok(());
+        }
         let piece = mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
         let sent = self.sink.blocking_send(Bytes::from(piece));
         sent.map_err(|_| io::ErrorKind::BrokenPipe.into())

@@ -161,6 +161,18 @@ impl Fields {
                 text: format!("must be below {} ({up})", name("SCALE_UP_THRESHOLD")),
             });
         }
+        // The entrypoint of the image is what takes root away from a job beside such a Docker.
+        if let (Some(_), Some(docker)) = (&self.command, self.docker)
+            && docker != InnerDocker::None
+        {
+            problems.push(Problem {
+                subject: format!("{}={}", name("RUNNER_DOCKER"), docker.name()),
+                text: format!(
+                    "is brought up by the image's own entrypoint, which {} would replace",
+                    name("RUNNER_COMMAND")
+                ),
+            });
+        }
         problems
     }
 

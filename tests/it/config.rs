@@ -252,6 +252,11 @@ const MISTAKES: &[(&str, &str)] = &[
         "RUNNER_DOCKER=dind: makes its jobs as good as root on this host, which \
              ALLOW_PRIVILEGED_RUNNERS=true must allow",
     ),
+    (
+        "RUNNER_DOCKER=rootless RUNNER_COMMAND=/run.sh",
+        "RUNNER_DOCKER=rootless: is brought up by the image's own entrypoint, which \
+             RUNNER_COMMAND would replace",
+    ),
     ("RUNNER_COMMAND='x", "RUNNER_COMMAND: expected a command with every quote closed, got \"'x\""),
 ];
 
