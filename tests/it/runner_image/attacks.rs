@@ -1,5 +1,6 @@
 //! What untrusted code may try on the default settings, from a job and from a container in
-//! it. Each of these works where the runner's container is privileged.
+//! it. Most of these work where the runner's container is privileged, or a job its root; what
+//! they would set on the host, they set to what it was.
 
 use runner_orchestrator::fleet::pool::InnerDocker;
 
@@ -28,7 +29,8 @@ tried "stopping what cares for the runner" as_root kill -KILL 1
 const FROM_THE_JOB: &str = r#"
 tried "naming a program for the host's kernel" as_root sh -c '
   old=$(cat /proc/sys/kernel/core_pattern) && echo "$old" >/proc/sys/kernel/core_pattern'
-tried "setting a kernel parameter" as_root sh -c 'echo 0 >/proc/sys/kernel/panic'
+tried "setting a kernel parameter" as_root sh -c '
+  old=$(cat /proc/sys/kernel/panic) && echo "$old" >/proc/sys/kernel/panic'
 tried "asking the kernel for a crash" as_root sh -c 'echo h >/proc/sysrq-trigger'
 tried "mounting a cgroup hierarchy" as_root mount -t cgroup -o memory cgroup "$dir"
 tried "mounting the unified hierarchy" as_root mount -t cgroup2 cgroup2 "$dir"
@@ -49,7 +51,8 @@ const FROM_A_NAMESPACE: &str = r#"
 tried "a release agent from a namespace" unshare --user --map-root-user --mount --cgroup sh -c "
   mount -t cgroup -o memory cgroup $dir && echo /x >$dir/release_agent"
 tried "a parameter from a namespace" unshare --user --map-root-user --mount --pid --fork sh -c '
-  mount -t proc proc /proc && echo 0 >/proc/sys/kernel/panic'
+  mount -t proc proc /proc && old=$(cat /proc/sys/kernel/panic) &&
+    echo "$old" >/proc/sys/kernel/panic'
 "#;
 
 const FROM_A_CONTAINER: &str = r#"
@@ -60,9 +63,9 @@ tried "a container's cgroup" docker run --rm --cap-add SYS_ADMIN tiny bash -c '
 tried "a container's disk" docker run --rm --cap-add MKNOD tiny bash -c '
   mknod /tmp/disk b 254 0 && cat /tmp/disk'
 tried "all of the runner's files" docker run --rm --pid host --volume /:/host tiny bash -c '
-  echo 0 >/host/proc/sys/kernel/panic'
+  old=$(cat /host/proc/sys/kernel/panic) && echo "$old" >/host/proc/sys/kernel/panic'
 tried "a set-user-id program of the runner's root" docker run --rm --volume /:/host tiny bash -c '
-  [ "$(/host/usr/bin/sudo id -u)" = 0 ] && echo 0 >/host/proc/sys/kernel/panic'
+  [ "$(/host/usr/bin/sudo id -u)" = 0 ]'
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
